@@ -1,8 +1,8 @@
 """Judge the predictions of a window against the champion's training data; retrain when that is warranted.
 
-**When** nightly (the model's `drift_cron`), or by hand. **What** `watch` checks that the window is completely logged and
-valid, compares it with the reference and writes Evidently's report to the lake; `decide` asks whether labels say that
-quality suffered and whether the circuit breaker allows a retrain; `assemble` builds the training set from the
+**When** nightly (the model's `drift_cron`), or by hand. **What** `watch` checks that the window is completely logged
+and valid, compares it with the reference and writes Evidently's report to the lake; `decide` asks whether labels say
+that quality suffered and whether the circuit breaker allows a retrain; `assemble` builds the training set from the
 reference and the validated, labelled, logged rows; `retrain` starts `{model}_train` with the reason `drift`.
 
 **Skipped tasks after `decide` are the normal night:** nothing drifted, or the drift does not hurt. The reasons are in

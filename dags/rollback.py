@@ -1,8 +1,8 @@
 """Bring a former version of a model back.
 
-**When** by hand, any time, also while a rollout runs (it is aborted first). **What** the former version gets the traffic
-back: at once when its slot is still warm, otherwise after it started and answered the golden rows. Leave `version`
-empty for the one that was live before.
+**When** by hand, any time, also while a rollout runs (it is aborted first). **What** the former version gets the
+traffic back: at once when its slot is still warm, otherwise after it started and answered the golden rows. Leave
+`version` empty for the one that was live before.
 
 The same without Airflow: `slipway rollback MODEL [--to VERSION]` needs only Postgres and the gateway.
 """

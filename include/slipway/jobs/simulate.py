@@ -112,7 +112,7 @@ def simulate(
 def _draw(spec: ModelSpec, rows: int, shifts: Mapping[str, float], seed: int | None) -> pd.DataFrame:
     import numpy as np
 
-    source = spec.loader()
+    source: pd.DataFrame = spec.loader()
     random = np.random.default_rng(seed)
     frame = source.iloc[random.integers(0, len(source), rows)].reset_index(drop=True)
     for feature in spec.features:
@@ -128,7 +128,8 @@ def _draw(spec: ModelSpec, rows: int, shifts: Mapping[str, float], seed: int | N
 
 def _payloads(spec: ModelSpec, frame: pd.DataFrame) -> list[dict[str, Any]]:
     columns = frame[list(spec.feature_names)].astype(object)
-    records: list[dict[str, Any]] = columns.where(columns.notna(), None).to_dict(orient="records")
+    rows = columns.where(columns.notna(), None).to_dict(orient="records")
+    records = [{str(name): value for name, value in row.items()} for row in rows]
     for feature in spec.features:
         if feature.kind == "integer":
             for record in records:
