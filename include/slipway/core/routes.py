@@ -1,0 +1,108 @@
+"""Traffic as data: what the gateway should do, what it says it does, and the difference.
+
+Nothing here knows Envoy. A `Route` is one model's two slots with their ports and weights; the fleet is all
+of them, and is always published whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from slipway.errors import ConflictError
+
+__all__ = [
+    "Backend",
+    "BackendStats",
+    "GatewayState",
+    "Route",
+    "cluster_name",
+    "differences",
+    "other_slot",
+    "split_weights",
+]
+
+SLOTS = ("blue", "green")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One slot as the gateway sees it: its port and its share of the traffic in per cent."""
+
+    slot: str
+    port: int
+    weight: int = 0
+
+
+@dataclass(frozen=True)
+class Route:
+    """One model: its slots. All weights 0 means that no version is live (503)."""
+
+    model: str
+    backends: tuple[Backend, ...] = ()
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """Slots with traffic and their per cent."""
+        return {backend.slot: backend.weight for backend in self.backends if backend.weight > 0}
+
+
+@dataclass(frozen=True)
+class BackendStats:
+    """Counters of one slot since the gateway started; `errors` are 5xx, also those the gateway made itself."""
+
+    requests: int = 0
+    errors: int = 0
+    active: int = 0
+
+
+@dataclass(frozen=True)
+class GatewayState:
+    """What the gateway says about itself: the version of its routes, the weights it applies, and counters."""
+
+    version: str
+    weights: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    stats: Mapping[str, BackendStats] = field(default_factory=dict)
+    clusters: frozenset[str] = frozenset()
+
+    def of(self, model: str, slot: str) -> BackendStats:
+        """Counters of one slot; zeros for a slot that the gateway does not know."""
+        return self.stats.get(cluster_name(model, slot), BackendStats())
+
+
+def cluster_name(model: str, slot: str) -> str:
+    """The gateway's name of a slot."""
+    return f"{model}_{slot}"
+
+
+def other_slot(slot: str | None) -> str:
+    """The idle one of the two slots; blue when nothing is live yet."""
+    return "green" if slot == "blue" else "blue"
+
+
+def differences(fleet: Sequence[Route], state: GatewayState) -> dict[str, tuple[dict[str, int], dict[str, int]]]:
+    """Models whose weights differ, each with (wanted, what the gateway applies)."""
+    found = {}
+    for route in fleet:
+        actual = dict(state.weights.get(route.model, {}))
+        if actual != route.weights:
+            found[route.model] = (route.weights, actual)
+    for model in state.weights.keys() - {route.model for route in fleet}:
+        found[model] = ({}, dict(state.weights[model]))
+    return found
+
+
+def split_weights(split: Mapping[str, int], live_slot: str) -> dict[str, int]:
+    """Slot weights of an A/B split that is given by role, `{"champion": 70, "challenger": 30}`.
+
+    Raises:
+        ConflictError: an unknown role, a weight out of 0-100, or a sum other than 100.
+    """
+    unknown = sorted(set(split) - {"champion", "challenger"})
+    if unknown:
+        raise ConflictError(f"unknown side {unknown[0]!r} of the split; the sides are champion and challenger")
+    if any(isinstance(w, bool) or not isinstance(w, int) or not 0 <= w <= 100 for w in split.values()):
+        raise ConflictError("weights are whole per cent from 0 to 100")
+    if sum(split.values()) != 100:
+        raise ConflictError(f"weights must add up to 100, these give {sum(split.values())}")
+    return {live_slot: split.get("champion", 0), other_slot(live_slot): split.get("challenger", 0)}
