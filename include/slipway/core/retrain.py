@@ -1,0 +1,165 @@
+"""Whether to retrain, and the circuit breaker that keeps automatic retraining from running away.
+
+Two things can ask for a retrain: confirmed drift together with a loss on labelled rows outside of its band, or the
+labels alone when even the lower confidence bound of the loss lies outside. The breaker then may still say no.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slipway.core.drift import DriftVerdict
+from slipway.core.metrics import GREATER_IS_BETTER, Predictions, row_statistics, value_of_sums
+from slipway.spec import RetrainPolicy
+
+__all__ = ["History", "Quality", "RetrainDecision", "RetrainVerdict", "decide", "measure_quality"]
+
+RetrainVerdict = Literal["retrain", "not_needed", "held", "alert"]
+_RESAMPLES = 1000
+_CHUNK_CELLS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The champion's metric on labelled rows of the window beside what it reached on its held-out rows.
+
+    Attributes:
+        relative_loss: worsening as a share of the baseline; positive is worse for every metric.
+        loss_bound: its one-sided lower 95 % bound.
+        new_labels: labelled rows that the champion was not trained on.
+    """
+
+    metric: str
+    rows: int
+    new_labels: int
+    value: float
+    baseline: float
+    relative_loss: float
+    loss_bound: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in vars(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Quality:
+        return cls(**{key: math.nan if value is None else value for key, value in values.items()})
+
+
+@dataclass(frozen=True)
+class History:
+    """What automatic retraining did before: when it started trainings, and how many gates in a row refused."""
+
+    retrained_at: Sequence[datetime] = ()
+    rejected_in_a_row: int = 0
+
+
+@dataclass(frozen=True)
+class RetrainDecision:
+    """`held`: asked for, but the breaker or the data says no; `alert`: a person has to look."""
+
+    verdict: RetrainVerdict
+    reasons: tuple[str, ...]
+
+    @property
+    def retrain(self) -> bool:
+        return self.verdict == "retrain"
+
+
+def measure_quality(
+    metric: str, truth: NDArray[Any], guess: Predictions, baseline: float, new_labels: int, seed: int = 0
+) -> Quality:
+    """The metric on labelled rows with a bootstrap bound of its worsening.
+
+    Raises:
+        ValueError: no rows, or a metric that the predictions do not allow.
+    """
+    if not len(truth):
+        raise ValueError("no labelled rows")
+    statistics = row_statistics(metric, truth, guess)
+    value = float(value_of_sums(metric, statistics.sum(axis=0, keepdims=True))[0])
+    sign = 1.0 if GREATER_IS_BETTER[metric] else -1.0
+    scale = max(abs(baseline), 1e-12)
+    random, rows, drawn = np.random.default_rng(seed), len(truth), []
+    chunk = max(1, _CHUNK_CELLS // rows)
+    for first in range(0, _RESAMPLES, chunk):
+        draws = min(chunk, _RESAMPLES - first)
+        flat = random.integers(0, rows, (draws, rows)) + rows * np.arange(draws)[:, None]
+        counts = np.bincount(flat.ravel(), minlength=draws * rows).reshape(draws, rows).astype(np.float64)
+        drawn.append(sign * (baseline - value_of_sums(metric, counts @ statistics)) / scale)
+    losses = np.concatenate(drawn)
+    losses = losses[np.isfinite(losses)]
+    return Quality(
+        metric=metric,
+        rows=rows,
+        new_labels=new_labels,
+        value=value,
+        baseline=baseline,
+        relative_loss=sign * (baseline - value) / scale,
+        loss_bound=float(np.quantile(losses, 0.05)) if losses.size else math.nan,
+    )
+
+
+def decide(
+    drift: DriftVerdict,
+    drift_confirmed: bool,
+    quality: Quality | None,
+    history: History,
+    policy: RetrainPolicy,
+    now: datetime,
+) -> RetrainDecision:
+    """Retrain or not, with every reason.
+
+    Args:
+        drift: verdict on the present window; a quarantined window never leads to training.
+        quality: None when no labels have come.
+    """
+    if drift == "quarantined":
+        return RetrainDecision("held", ("the window failed its data checks and is quarantined",))
+    wanted, why = _wanted(drift_confirmed, quality, policy)
+    if not wanted:
+        return RetrainDecision("not_needed", why)
+    if history.rejected_in_a_row >= policy.max_rejected_in_a_row:
+        stop = f"the gate refused {history.rejected_in_a_row} challengers in a row; train by hand after looking into it"
+        return RetrainDecision("alert", (*why, stop))
+    held = _held(quality, history, policy, now)
+    return RetrainDecision("held", (*why, *held)) if held else RetrainDecision("retrain", why)
+
+
+def _wanted(drift_confirmed: bool, quality: Quality | None, policy: RetrainPolicy) -> tuple[bool, tuple[str, ...]]:
+    if quality is None:
+        seen = "drift is confirmed" if drift_confirmed else "no confirmed drift"
+        return False, (f"{seen}, and no labels tell whether quality suffered",)
+    loss = (
+        f"{quality.metric} {quality.value:.4g} on {quality.rows} labelled rows against {quality.baseline:.4g}: "
+        f"{quality.relative_loss:+.1%} loss (lower bound {quality.loss_bound:+.1%}), band {policy.loss_band:.1%}"
+    )
+    # Comparisons are written so that nan never asks for a retrain.
+    if drift_confirmed and quality.relative_loss > policy.loss_band:
+        return True, ("drift is confirmed", loss)
+    if quality.loss_bound > policy.loss_band:
+        return True, ("labels alone show a loss", loss)
+    return False, ("drift is confirmed but does not hurt" if drift_confirmed else "no confirmed drift, no loss", loss)
+
+
+def _held(quality: Quality | None, history: History, policy: RetrainPolicy, now: datetime) -> tuple[str, ...]:
+    held = []
+    labels = quality.new_labels if quality else 0
+    if labels < policy.min_new_labels:
+        held.append(f"{labels} new labels, {policy.min_new_labels} needed")
+    last = max(history.retrained_at, default=None)
+    if last is not None and now - last < timedelta(hours=policy.cool_down_hours):
+        held.append(f"cooling down: last retrain {last.isoformat()}, {policy.cool_down_hours:g} h needed between two")
+    week = sum(1 for at in history.retrained_at if now - at < timedelta(days=7))
+    if week >= policy.max_per_week:
+        held.append(f"{week} retrains in the last 7 days, {policy.max_per_week} allowed")
+    return tuple(held)
