@@ -1,0 +1,232 @@
+"""The ASGI app in front of BentoML's own: it answers the model's routes, everything else passes through.
+
+The predict routes never touch BentoML's or Starlette's objects; that is what makes them fast.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from predictor.engine import Engine
+from predictor.metrics import CONTENT_TYPE
+from predictor.problems import Problem, problem_body
+from predictor.requestid import request_id
+
+__all__ = ["Front"]
+
+logger = logging.getLogger("predictor")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+Answer = Callable[[bytes, tuple[bytes, str], bool, float], Awaitable[bytes]]
+
+_JSON = (b"content-type", b"application/json")
+_PROBLEM = (b"content-type", b"application/problem+json")
+_POST_ROUTES = ("predict", "invocations", "feedback")
+_GET_ROUTES = ("health", "metrics")
+
+
+class Front:
+    """Routes of one bento; each exists plainly and with the model's name, `/predict` and `/predict/iris`."""
+
+    def __init__(self, inner: App, engine: Engine) -> None:
+        self._inner = inner
+        self._engine = engine
+        self._routes: dict[str, str] = {}
+        self._identity: Headers = []
+        self._answers: dict[str, Answer] = {"predict": engine.predict, "invocations": engine.invoke}
+        self._learn_identity()
+
+    def _learn_identity(self) -> None:
+        engine = self._engine
+        self._identity = [(b"x-model-version", engine.version.encode()), (b"x-slot", engine.slot.encode())]
+        self._routes = {"/readyz": "health", "/schema": "schema"}
+        for name in (*_POST_ROUTES, *_GET_ROUTES):
+            self._routes[f"/{name}"] = self._routes[f"/{name}/{engine.model}"] = name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        else:
+            await self._inner(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Start before BentoML's app and stop after it, so that its routes always find a running engine."""
+
+        async def receive_and_start() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self._engine.start()
+                self._learn_identity()
+            return message
+
+        async def stop_and_send(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown"):
+                await self._engine.stop()
+            await send(message)
+
+        await self._inner(scope, receive_and_start, stop_and_send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        identity = request_id(headers.get(b"x-request-id"))
+        route = self._routes.get(scope["path"])
+        shadow = False
+        try:
+            if route in self._answers:
+                shadow = headers.get(b"x-slipway-shadow") == b"1"
+                body = await self._predict(route, scope, headers, identity, receive, started, shadow)
+                await self._send(send, identity[1], 200, _JSON, body)
+            elif route is not None:
+                await self._other(route, scope, headers, identity[1], receive, send)
+            else:
+                await self._unknown(scope, identity[1], receive, send)
+        except Problem as problem:
+            if route in self._answers:
+                self._engine.metrics.failed(problem.reason, shadow)
+            await self._send_problem(send, identity[1], problem)
+        except _DisconnectedError:
+            pass  # nobody is left to answer
+        except Exception:
+            logger.exception("request %s failed", identity[1])
+            if route in self._answers:
+                self._engine.metrics.failed("internal", shadow)
+            await self._send_problem(send, identity[1], Problem(500, "internal", "an internal error; it was logged"))
+
+    async def _predict(
+        self,
+        route: str,
+        scope: Scope,
+        headers: dict[bytes, bytes],
+        identity: tuple[bytes, str],
+        receive: Receive,
+        started: float,
+        shadow: bool,
+    ) -> bytes:
+        metrics = self._engine.metrics
+        if metrics.in_flight >= self._engine.config.max_concurrency:
+            raise Problem(429, "overload", "too many requests in work", headers=[(b"retry-after", b"1")])
+        metrics.in_flight += 1
+        try:
+            body = await self._json_body(scope, headers, receive)
+            return await self._answers[route](body, identity, shadow, started)
+        finally:
+            metrics.in_flight -= 1
+
+    async def _other(
+        self, route: str, scope: Scope, headers: dict[bytes, bytes], identity: str, receive: Receive, send: Send
+    ) -> None:
+        engine = self._engine
+        if route == "feedback":
+            count = await engine.feedback(await self._json_body(scope, headers, receive))
+            await self._send(send, identity, 202, _JSON, msgspec.json.encode({"accepted": count}))
+            return
+        if scope["method"] not in ("GET", "HEAD"):
+            raise Problem(405, "method", "only GET is possible here", headers=[(b"allow", b"GET, HEAD")])
+        if route == "metrics":
+            await self._send(send, identity, 200, (b"content-type", CONTENT_TYPE), engine.render_metrics())
+            return
+        if route == "schema":
+            await self._send(send, identity, 200, _JSON, msgspec.json.encode(engine.describe()))
+            return
+        if not engine.check_golden():
+            raise Problem(503, "not_ready", f"not ready: {engine.problem}", headers=[(b"retry-after", b"1")])
+        answer = {"status": "ready", "model": engine.model, "model_version": engine.version, "slot": engine.slot}
+        await self._send(send, identity, 200, _JSON, msgspec.json.encode(answer))
+
+    async def _unknown(self, scope: Scope, identity: str, receive: Receive, send: Send) -> None:
+        first = scope["path"].split("/", 2)[1] if scope["path"].startswith("/") else ""
+        if first in _POST_ROUTES or first in _GET_ROUTES:
+            raise Problem(404, "unknown_model", f"this server serves {self._engine.model} and no other model")
+
+        async def send_with_identity(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = [(b"x-request-id", identity.encode()), *self._identity]
+                message = {**message, "headers": [*message.get("headers", []), *own]}
+            await send(message)
+
+        await self._inner(scope, receive, send_with_identity)
+
+    async def _json_body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        if scope["method"] != "POST":
+            raise Problem(405, "method", "only POST is possible here", headers=[(b"allow", b"POST")])
+        content_type = headers.get(b"content-type", b"")
+        if content_type != b"application/json" and not _is_json(content_type):
+            raise Problem(415, "media_type", "the content type must be application/json")
+        if headers.get(b"content-encoding", b"identity") != b"identity":
+            raise Problem(415, "media_type", "the body must not be compressed")
+        limit = self._engine.config.max_body_bytes
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > limit:
+            raise _too_large(limit)
+        message = await receive()
+        if not message.get("more_body"):
+            if message["type"] == "http.disconnect":
+                raise _DisconnectedError
+            return _limited(message.get("body", b""), limit)
+        chunks, size = [], 0
+        while True:
+            if message["type"] == "http.disconnect":
+                raise _DisconnectedError
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            chunks.append(chunk)
+            if not message.get("more_body"):
+                return b"".join(chunks)
+            message = await receive()
+
+    async def _send_problem(self, send: Send, identity: str, problem: Problem) -> None:
+        await self._send(send, identity, problem.status, _PROBLEM, problem_body(problem, identity), problem.headers)
+
+    async def _send(
+        self,
+        send: Send,
+        identity: str,
+        status: int,
+        content_type: tuple[bytes, bytes],
+        body: bytes,
+        more: Any = (),
+    ) -> None:
+        headers = [
+            content_type,
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", identity.encode()),
+            *self._identity,
+            *more,
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class _DisconnectedError(Exception):
+    """The client went away before its request was whole."""
+
+
+def _is_json(content_type: bytes) -> bool:
+    kind, _, parameters = content_type.lower().partition(b";")
+    charset = parameters.replace(b" ", b"").replace(b'"', b"")
+    return kind.strip() == b"application/json" and (b"charset=" not in charset or b"charset=utf-8" in charset)
+
+
+def _limited(body: bytes, limit: int) -> bytes:
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, "too_large", f"the body is larger than {limit} bytes")

@@ -1,0 +1,151 @@
+"""The accounted log: every answered prediction and every label, in the spool before the reply is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from predictor.artefacts import Artefacts
+from predictor.config import Config
+from predictor.metrics import Metrics
+from predictor.model import Outcome
+from predictor.problems import Problem
+from predictor.schema import Row
+from predictor.spool import Budget, Spool, SpoolLimits
+
+__all__ = ["Label", "PredictionLog"]
+
+Label = tuple[bytes, int, str | float]
+"""Request id (16 bytes), row in the request, label."""
+
+
+def _log_full() -> Problem:
+    detail = "predictions cannot be logged at the moment, so none are given"
+    return Problem(503, "log_full", detail, headers=[(b"retry-after", b"5")])
+
+
+class PredictionLog:
+    """Writes predictions and labels of one model; without a spool folder it only counts."""
+
+    def __init__(self, config: Config, artefacts: Artefacts, slot: str, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._refuse = config.spool_when_full == "refuse"
+        self._wait_for_disk = config.fsync_interval_ms == 0
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._predictions: Spool | None = None
+        self._labels: Spool | None = None
+        self._budget: Budget | None = None
+        self._timer: asyncio.Task[None] | None = None
+        self._tick_seconds = min(
+            0.5, max(0.02, (config.fsync_interval_ms or 500) / 1000), config.spool_segment_max_age_seconds / 4
+        )
+        if config.spool_dir is not None:
+            self._open(config.spool_dir, config, artefacts, slot)
+
+    def _open(self, folder: Path, config: Config, artefacts: Artefacts, slot: str) -> None:
+        schema, identity = artefacts.schema, artefacts.identity
+        limits = SpoolLimits(
+            config.spool_segment_max_bytes, config.spool_segment_max_age_seconds, config.fsync_interval_ms
+        )
+        budget = self._budget = Budget(folder, config.spool_max_bytes)
+        budget.scan()
+        header = {
+            "format": 1,
+            "kind": "predictions",
+            "model": identity.model,
+            "task": schema.task,
+            "version": identity.version,
+            "slot": slot,
+            "features": list(schema.names),
+            "feature_kinds": [feature.kind for feature in schema.features],
+            "bento_tag": identity.bento_tag,
+            "started_at": datetime.now(UTC).isoformat(),
+        }
+        self._predictions = Spool(folder / "predictions" / identity.model, header, limits, budget)
+        self._labels = Spool(folder / "labels" / identity.model, header | {"kind": "labels"}, limits, budget)
+
+    @property
+    def spool_bytes(self) -> int:
+        return 0 if self._budget is None else self._budget.used
+
+    def start(self) -> None:
+        """Start sealing by age and fsyncing; needs the running event loop."""
+        if self._predictions is not None:
+            self._timer = asyncio.create_task(self._run_timer())
+
+    async def stop(self) -> None:
+        """Seal what is open. Nothing may be recorded afterwards."""
+        if self._timer is not None:
+            self._timer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._timer
+        for spool in (self._predictions, self._labels):
+            if spool is not None:
+                await asyncio.to_thread(spool.close)
+
+    async def _run_timer(self) -> None:
+        while True:
+            await asyncio.sleep(self._tick_seconds)
+            for spool in (self._predictions, self._labels):
+                if spool is not None:
+                    spool.tick()
+
+    def admit(self) -> None:
+        """Refuse before computing what could not be logged.
+
+        Raises:
+            Problem: 503; the spool is full and the policy is to refuse.
+        """
+        if self._refuse and self._budget is not None and self._budget.full:
+            raise _log_full()
+
+    async def record(
+        self, request_id: bytes, rows: Sequence[Row], outcome: Outcome, shadow: bool, seconds: float
+    ) -> None:
+        """Write one answered request; the reply may leave when this returns.
+
+        Raises:
+            Problem: 503; it could not be written and the policy is to refuse.
+        """
+        spool = self._predictions
+        if spool is None:
+            return
+        ts_us = time.time_ns() // 1000
+        latency_us = int(seconds * 1e6)
+        entry = (request_id, ts_us, latency_us, shadow, rows, outcome.predictions, outcome.probabilities)
+        try:
+            spool.append(self._encode(entry), ts_us)
+            if self._wait_for_disk:
+                await spool.durable()
+        except OSError as error:
+            if self._refuse:
+                raise _log_full() from error
+            self._metrics.lost_rows += len(rows)
+        else:
+            self._metrics.logged_rows += len(rows)
+
+    async def record_labels(self, labels: Sequence[Label]) -> None:
+        """Write labels and wait until they are fsynced.
+
+        Raises:
+            Problem: 503; they could not be written, or there is no spool.
+        """
+        spool = self._labels
+        if spool is None:
+            raise Problem(503, "log_off", "feedback is off: this server was started without a spool folder")
+        try:
+            for request_id, row, label in labels:
+                ts_us = time.time_ns() // 1000
+                spool.append(self._encode((request_id, row, label, ts_us)), ts_us)
+            await spool.durable()
+        except OSError as error:
+            raise Problem(
+                503, "log_full", "labels cannot be stored at the moment", headers=[(b"retry-after", b"5")]
+            ) from error
+        self._metrics.labels += len(labels)
