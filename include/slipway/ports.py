@@ -15,19 +15,31 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     import pandas as pd
 
+    from slipway.core.drift import DriftResult
+    from slipway.core.metrics import Predictions
+    from slipway.spec import ModelSpec
+
 __all__ = [
     "Decision",
     "DecisionLog",
+    "DriftReporter",
+    "Expectation",
     "Lake",
     "LedgerEntry",
+    "ModelFiles",
     "ModelVersion",
     "Package",
     "Packager",
     "Registry",
+    "Run",
+    "Scorer",
     "Slot",
     "SlotName",
     "SlotRuntime",
     "Snapshot",
+    "Tracker",
+    "Validation",
+    "Validator",
 ]
 
 SlotName = Literal["blue", "green"]
@@ -172,3 +184,103 @@ class DecisionLog(Protocol):
     def record(self, decision: Decision) -> bool: ...
 
     def recent(self, model: str, kind: str | None = None, limit: int = 50) -> Iterable[Decision]: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """One candidate's training run in MLflow; `finished` once everything of it is stored."""
+
+    run_id: str
+    name: str
+    finished: bool
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Tracker(Protocol):
+    """MLflow's experiment tracking: one experiment per model, one run per candidate, found again by its tags."""
+
+    def find_runs(self, model: str, tags: Mapping[str, str]) -> Sequence[Run]: ...
+
+    def run(self, run_id: str) -> Run: ...
+
+    def start_run(self, model: str, name: str, tags: Mapping[str, str]) -> str: ...
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None: ...
+
+    def log_dataset(self, run_id: str, snapshot: Snapshot, columns: Mapping[str, str]) -> None: ...
+
+    def upload(self, run_id: str, folder: Path) -> None: ...
+
+    def download(self, run_id: str, path: str, folder: Path) -> Path: ...
+
+    def finish(self, run_id: str) -> None: ...
+
+    def register(self, model: str, run_id: str, tags: Mapping[str, str], description: str) -> ModelVersion: ...
+
+
+class Scorer(Protocol):
+    """A loaded model: answers to a frame with every feature column, in the frame's order."""
+
+    format: Literal["onnx", "skops"]
+
+    def predict(self, frame: pd.DataFrame) -> Predictions: ...
+
+
+class ModelFiles(Protocol):
+    """Writes fitted estimators to files that are loaded without executing code, and reads them back."""
+
+    def write(self, spec: ModelSpec, fitted: Any, rows: pd.DataFrame, folder: Path) -> Mapping[str, Any]: ...
+
+    def read(self, spec: ModelSpec, folder: Path) -> Scorer: ...
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One expectation about the data and whether it was met; `detail` is what was seen instead."""
+
+    name: str
+    column: str | None
+    met: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The outcome of a data check: passed only if there were expectations and all were met."""
+
+    rows: int
+    expectations: tuple[Expectation, ...]
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.expectations) and all(expectation.met for expectation in self.expectations)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        return tuple(
+            f"{one.column + ': ' if one.column else ''}{one.name}{' (' + one.detail + ')' if one.detail else ''}"
+            for one in self.expectations
+            if not one.met
+        )
+
+
+class Validator(Protocol):
+    """Great Expectations: the suite that a spec implies, run over a frame of a known, sane shape."""
+
+    def validate(self, spec: ModelSpec, frame: pd.DataFrame, *, min_rows: int, target: bool) -> Validation: ...
+
+    def page(self, spec: ModelSpec, validation: Validation, title: str) -> str: ...
+
+
+class DriftReporter(Protocol):
+    """Evidently: the report that people read, drawn with the thresholds that the verdict used."""
+
+    def report(self, reference: pd.DataFrame, window: pd.DataFrame, result: DriftResult) -> tuple[str, str]: ...

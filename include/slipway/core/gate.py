@@ -214,7 +214,7 @@ def _guard_slices(
     policy: GatePolicy,
 ) -> list[dict[str, Any]]:
     """Fails a slice that is shown to be worse by more than the allowed share, over all slices at once (Holm)."""
-    found = []
+    found: list[dict[str, Any]] = []
     for name, mask in masks.items():
         before = float(value_of_sums(metric, old[mask].sum(axis=0, keepdims=True))[0])
         after = float(value_of_sums(metric, new[mask].sum(axis=0, keepdims=True))[0])
@@ -234,7 +234,7 @@ def _guard_slices(
         )
     found.sort(key=lambda one: float(one["p_value"]))
     for rank, one in enumerate(found):
-        if float(one["p_value"]) > (1 - policy.confidence) / (len(found) - rank):
+        if one["p_value"] > (1 - policy.confidence) / (len(found) - rank):
             break
         one["verdict"] = Verdict.FAIL.value
     return found

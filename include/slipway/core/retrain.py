@@ -7,7 +7,7 @@ labels alone when even the lower confidence bound of the loss lies outside. The 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -51,8 +51,9 @@ class Quality:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Quality:
-        return cls(**{key: math.nan if value is None else value for key, value in values.items()})
+    def from_dict(cls, values: Mapping[str, Any]) -> Quality:
+        plain: dict[str, Any] = {key: math.nan if value is None else value for key, value in values.items()}
+        return cls(**plain)
 
 
 @dataclass(frozen=True)
