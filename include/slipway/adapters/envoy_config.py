@@ -134,7 +134,9 @@ def _local_replies(max_body_bytes: int) -> dict[str, Any]:
 
 def _http_filters(max_body_bytes: int) -> list[dict[str, Any]]:
     http = "extensions.filters.http."
+    hidden = {"response_mutations": [{"remove": "x-envoy-upstream-healthchecked-cluster"}]}
     filters = (
+        ("header_mutation", _typed(http + "header_mutation.v3.HeaderMutation", mutations=hidden)),
         ("lua", _typed(http + "lua.v3.Lua", default_source_code={"inline_string": _REQUEST_ID_LUA})),
         (
             "health_check",

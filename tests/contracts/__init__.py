@@ -1,0 +1,1 @@
+"""Twins of the ports, real services for tests, and suites that run over both."""
