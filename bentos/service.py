@@ -7,58 +7,18 @@ the same way through the engine, so its answers are validated, logged and counte
 
 from __future__ import annotations
 
-import ctypes
-import logging
-import signal
-import sys
 import time
 from typing import Any
 
 import bentoml
 import msgspec
-from _bentoml_sdk.service.factory import Service
 from bentoml.exceptions import BentoMLException, ServiceUnavailable, UnprocessableEntity
 
-from predictor.config import Config
-from predictor.engine import Engine, default_artefacts_dir
-from predictor.front import Front
+from predictor.hosting import FrontedService, engine, respawn_quickly
 from predictor.problems import Problem
 from predictor.requestid import request_id
 
 __all__ = ["Predictor"]
-
-_PR_SET_PDEATHSIG = 1
-_engine: Engine | None = None
-
-
-def engine() -> Engine:
-    """The engine of this process; the app starts it with the server's lifespan."""
-    global _engine
-    if _engine is None:
-        _engine = Engine(Config.from_env(default_artefacts_dir()))
-    return _engine
-
-
-class FrontedService(Service[Any]):
-    """A BentoML service whose ASGI app stands behind ours.
-
-    `Service.to_asgi` is a private part of BentoML: the version is pinned, and a test fails when it moves.
-    """
-
-    __slots__ = ()
-
-    def to_asgi(self, is_main: bool = True) -> Any:
-        _die_with_parent()
-        # uvicorn asks each time a connection opens whether anybody listens to its access log.
-        access_log = logging.getLogger("uvicorn.access")
-        access_log.handlers, access_log.propagate = [], False
-        return Front(super().to_asgi(is_main=is_main), engine())
-
-
-def _die_with_parent() -> None:
-    """A worker that outlived its killed parent would hold the port that the next one needs."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @bentoml.service(
@@ -71,7 +31,11 @@ def _die_with_parent() -> None:
     tracing={"excluded_urls": ".*"},
 )
 class Predictor:
-    """Predictions of one model. Fields and classes: `GET /schema`."""
+    """Predictions of one model. Its fields and classes: `GET /schema`."""
+
+    @bentoml.on_deployment
+    def prepare_parent() -> None:
+        respawn_quickly()
 
     @bentoml.api(route="/predict_rows")
     async def predict_rows(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
