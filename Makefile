@@ -1,0 +1,101 @@
+# Slipway. `make demo` on a fresh clone is all it takes; `make help` lists the rest.
+# Needed: Python >= 3.11 with pip, and make. Everything else comes from the locked requirements.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := environments
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+MODEL ?= iris
+VENV := .venv
+SERVING := bentos/.venv
+PYTHON ?= python3
+# In the newest Python of a machine some wheels are still missing; uv must not fetch another one by itself.
+export UV_PYTHON_DOWNLOADS := never
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
+
+# An environment is up to date when the stamp named after its lock's content exists.
+checksum = $(firstword $(shell cat $(1) | sha256sum))
+PIPELINE_STAMP := $(VENV)/.synced-$(call checksum,requirements.lock pyproject.toml)
+TEST_STAMP := $(VENV)/.tests-$(call checksum,requirements.lock requirements-dev.lock pyproject.toml)
+SERVING_STAMP := $(SERVING)/.synced-$(call checksum,bentos/requirements.lock)
+UV := $(VENV)/bin/uv
+UV_VERSION = $(shell sed -n 's/^uv==\([^ ;]*\).*/\1/p' requirements.lock)
+SLIPWAY := $(VENV)/bin/slipway
+
+.PHONY: environments test-environment
+environments: $(PIPELINE_STAMP) $(SERVING_STAMP)  ## build both environments from their locks
+test-environment: $(TEST_STAMP) $(SERVING_STAMP)
+
+# Some distributions ship Python without ensurepip; the pip outside of the environment then does its work.
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "make: $(PYTHON) is missing or older than 3.11; install a newer one, or name it: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { rm -rf $(VENV); $(PYTHON) -m venv --without-pip $(VENV); }
+	@if $(VENV)/bin/python -m pip --version >/dev/null 2>&1; then pip="$(VENV)/bin/python -m pip"; \
+	  elif $(PYTHON) -m pip --version >/dev/null 2>&1; then pip="$(PYTHON) -m pip --python $(VENV)/bin/python"; \
+	  else echo "make: $(PYTHON) has neither ensurepip nor pip; install python3-venv or python3-pip" >&2; rm -rf $(VENV); exit 1; fi; \
+	  $$pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+
+$(PIPELINE_STAMP): | $(UV)
+	@echo "pipeline environment: installing what requirements.lock says"
+	@rm -f $(VENV)/.synced-* $(VENV)/.tests-*
+	@$(UV) pip sync --python $(VENV)/bin/python requirements.lock
+	@$(UV) pip install --python $(VENV)/bin/python --quiet --no-deps --editable .
+	@touch $@
+
+$(TEST_STAMP): | $(UV)
+	@echo "pipeline environment: installing what requirements.lock and requirements-dev.lock say"
+	@rm -f $(VENV)/.synced-* $(VENV)/.tests-*
+	@$(UV) pip sync --python $(VENV)/bin/python requirements.lock requirements-dev.lock
+	@$(UV) pip install --python $(VENV)/bin/python --quiet --no-deps --editable .
+	@touch $(PIPELINE_STAMP) $@
+
+$(SERVING_STAMP): | $(UV)
+	@echo "serving environment: installing what bentos/requirements.lock says"
+	@test -x $(SERVING)/bin/python || $(UV) venv --quiet --python $(VENV)/bin/python $(SERVING)
+	@rm -f $(SERVING)/.synced-*
+	@$(UV) pip sync --python $(SERVING)/bin/python bentos/requirements.lock
+	@touch $@
+
+.PHONY: demo up down status logs doctor train serve
+demo: environments  ## the whole loop for MODEL through Airflow, then predictions; leaves the stack running
+	@$(SLIPWAY) demo $(MODEL)
+up: environments  ## start the stack and wait until all of it answers
+	@$(SLIPWAY) up
+down: | $(UV)  ## stop the stack; its data stays
+	@$(SLIPWAY) down
+status: | $(UV)  ## every part of the stack, its state and address
+	@$(SLIPWAY) status
+logs: | $(UV)  ## the logs of all parts as they grow, or of PART
+	@$(SLIPWAY) logs $(PART) --follow
+doctor: | $(UV)  ## look for what is wrong with this machine or installation
+	@$(SLIPWAY) doctor
+train: environments  ## one run of MODEL's training DAG
+	@$(SLIPWAY) run $(MODEL)_train --conf '{"reason": "make train"}'
+serve: environments  ## the live bento of MODEL, served locally by bentoml
+	@$(SLIPWAY) serve $(MODEL)
+
+.PHONY: test test-unit lint lock clean
+test: lint  ## lint, types and all tests, a real stack included
+	@$(VENV)/bin/python -m pytest
+test-unit: test-environment  ## the tests that need no running service
+	@$(VENV)/bin/python -m pytest -m "not stack and not services"
+lint: test-environment  ## style and types
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+	--python-version 3.11
+lock: | $(UV)  ## renew all locks from the .in files; UPGRADE=1 takes the newest versions allowed
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements.in --output-file requirements.lock
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements-dev.in --output-file requirements-dev.lock
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) bentos/requirements.in --output-file bentos/requirements.lock
+clean:  ## remove both environments and caches; data, secrets and a running stack stay
+	@rm -rf $(VENV) $(SERVING) .ruff_cache .mypy_cache .pytest_cache .hypothesis include/*.egg-info
+
+.PHONY: help
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | sort | expand -t 20
