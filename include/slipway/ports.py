@@ -17,24 +17,29 @@ if TYPE_CHECKING:
 
     from slipway.core.drift import DriftResult
     from slipway.core.metrics import Predictions
+    from slipway.core.routes import GatewayState, Route
     from slipway.spec import ModelSpec
 
 __all__ = [
+    "Clock",
     "Decision",
     "DecisionLog",
     "DriftReporter",
     "Expectation",
+    "Gateway",
     "Lake",
     "LedgerEntry",
     "ModelFiles",
     "ModelVersion",
     "Package",
     "Packager",
+    "Readiness",
     "Registry",
     "Run",
     "Scorer",
     "Slot",
     "SlotName",
+    "SlotProbe",
     "SlotRuntime",
     "Snapshot",
     "Tracker",
@@ -127,6 +132,43 @@ class Decision:
     at: datetime
 
 
+@dataclass(frozen=True)
+class Readiness:
+    """Whether a slot answers its golden rows; `ready` is None when it could not be asked (a timeout)."""
+
+    ready: bool | None
+    detail: str = ""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Clock(Protocol):
+    """The time in UTC, and waiting; a test passes one that only counts."""
+
+    def now(self) -> datetime: ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class Gateway(Protocol):
+    """The data plane. Publishing a fleet and confirming that it is in force are two calls."""
+
+    def publish(self, fleet: Sequence[Route]) -> None: ...
+
+    def confirm(self, fleet: Sequence[Route], wait_seconds: float = 5.0) -> GatewayState: ...
+
+    def observe(self) -> GatewayState: ...
+
+    def version(self, fleet: Sequence[Route]) -> str: ...
+
+
+class SlotProbe(Protocol):
+    """Asks a running slot on its own port, past the gateway."""
+
+    def ready(self, model: str, port: int) -> Readiness: ...
+
+    def port_is_free(self, port: int) -> bool: ...
+
+
 class SlotRuntime(Protocol):
     """Starts and stops the two slots of every model: Supervisor embedded, Docker in containers.
 
@@ -215,9 +257,9 @@ class Tracker(Protocol):
         tags: Mapping[str, str] | None = None,
     ) -> None: ...
 
-    def log_dataset(self, run_id: str, snapshot: Snapshot, columns: Mapping[str, str]) -> None: ...
+    def log_dataset(self, run_id: str, spec: ModelSpec, snapshot: Snapshot) -> None: ...
 
-    def upload(self, run_id: str, folder: Path) -> None: ...
+    def upload_model(self, spec: ModelSpec, run_id: str, folder: Path) -> None: ...
 
     def download(self, run_id: str, path: str, folder: Path) -> Path: ...
 
@@ -239,7 +281,7 @@ class ModelFiles(Protocol):
 
     def write(self, spec: ModelSpec, fitted: Any, rows: pd.DataFrame, folder: Path) -> Mapping[str, Any]: ...
 
-    def read(self, spec: ModelSpec, folder: Path) -> Scorer: ...
+    def read(self, folder: Path) -> Scorer: ...
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,15 @@ from urllib.parse import quote
 
 import httpx
 
+from slipway.adapters.mlflow_model import describe, input_columns, signature
 from slipway.errors import NotFoundError, RegistryError
 from slipway.ports import ModelVersion, Run, Snapshot
+from slipway.spec import ModelSpec
 
 __all__ = ["MlflowTracker"]
 
 _PAGE = 1000
+_TAG_CHARACTERS = 5000
 _ARTIFACT_SCHEME = "mlflow-artifacts:"
 _LIST_KEYS = ("runs", "model_versions")
 
@@ -130,18 +133,20 @@ class MlflowTracker:
         }
         self._call("POST", "runs/log-batch", body)
 
-    def log_dataset(self, run_id: str, snapshot: Snapshot, columns: Mapping[str, str]) -> None:
-        schema = {"mlflow_colspec": [{"type": kind, "name": name, "required": True} for name, kind in columns.items()]}
+    def log_dataset(self, run_id: str, spec: ModelSpec, snapshot: Snapshot) -> None:
+        """The snapshot as the run's input, with the model's signature as its schema."""
+        columns = [{"type": kind, "name": name, "required": True} for name, kind in input_columns(spec).items()]
         dataset = {
             "name": f"{snapshot.model}-{snapshot.source}",
             "digest": snapshot.sha256[:36],  # MLflow's limit; the whole hash is the run's tag
             "source_type": "local" if "://" not in snapshot.uri else snapshot.uri.split("://", 1)[0],
             "source": json.dumps({"uri": snapshot.uri}),
-            "schema": json.dumps(schema),
+            "schema": json.dumps({"mlflow_colspec": columns}),
             "profile": json.dumps({"num_rows": snapshot.rows, "sha256": snapshot.sha256}),
         }
         tags = [{"key": "mlflow.data.context", "value": "training"}]
         self._call("POST", "runs/log-inputs", {"run_id": run_id, "datasets": [{"tags": tags, "dataset": dataset}]})
+        self.log(run_id, tags={"slipway.signature": json.dumps(signature(spec))[:_TAG_CHARACTERS]})
 
     def finish(self, run_id: str) -> None:
         self._call("POST", "runs/update", {"run_id": run_id, "status": "FINISHED", "end_time": _now_ms()})
@@ -154,6 +159,11 @@ class MlflowTracker:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 self._send("PUT", f"{root}/{_quoted(path.relative_to(folder).as_posix())}", content=path.read_bytes())
+
+    def upload_model(self, spec: ModelSpec, run_id: str, folder: Path) -> None:
+        """As `upload`, with `folder/model` described as an MLflow model."""
+        describe(spec, run_id, folder / "model", datetime.now(UTC))
+        self.upload(run_id, folder)
 
     def download(self, run_id: str, path: str, folder: Path) -> Path:
         """The artefact folder `path` of a run, copied below `folder`.
