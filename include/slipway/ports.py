@@ -6,7 +6,7 @@ Each has one real adapter in `slipway/adapters/` (one file per outside system) a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -261,7 +261,7 @@ class Tracker(Protocol):
 
     def upload_model(self, spec: ModelSpec, run_id: str, folder: Path) -> None: ...
 
-    def download(self, run_id: str, path: str, folder: Path) -> Path: ...
+    def download(self, run_id: str, path: str, folder: Path, without: Collection[str] = ()) -> Path: ...
 
     def finish(self, run_id: str) -> None: ...
 

@@ -8,8 +8,9 @@ nothing but the server needs to reach their store.
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -127,7 +128,7 @@ class MlflowTracker:
             "metrics": [
                 {"key": key, "value": float(value), "timestamp": now, "step": 0}
                 for key, value in (metrics or {}).items()
-                if known.get(key) != float(value)
+                if known.get(key) != float(value) and math.isfinite(value)  # JSON has no other numbers
             ],
             "tags": _pairs(tags or {}),
         }
@@ -165,13 +166,13 @@ class MlflowTracker:
         describe(spec, run_id, folder / "model", datetime.now(UTC))
         self.upload(run_id, folder)
 
-    def download(self, run_id: str, path: str, folder: Path) -> Path:
-        """The artefact folder `path` of a run, copied below `folder`.
+    def download(self, run_id: str, path: str, folder: Path, without: Collection[str] = ()) -> Path:
+        """The artefact folder `path` of a run, copied below `folder`; sub-folders in `without` are left out.
 
         Raises:
             NotFoundError: the run holds no such folder.
         """
-        files = list(self._list_artifacts(run_id, path))
+        files = list(self._list_artifacts(run_id, path, frozenset(without)))
         if not files:
             raise NotFoundError(f"run {run_id} holds no artefacts below {path!r}; train again")
         root = self._artifact_path(run_id)
@@ -183,11 +184,12 @@ class MlflowTracker:
             target.write_bytes(self._send("GET", f"{root}/{_quoted(name)}").content)
         return folder / path
 
-    def _list_artifacts(self, run_id: str, path: str) -> Iterator[str]:
+    def _list_artifacts(self, run_id: str, path: str, without: frozenset[str]) -> Iterator[str]:
         answer = self._answer("GET", "artifacts/list", {"run_id": run_id, "path": path})
         for one in answer.get("files", ()):
             if one.get("is_dir"):
-                yield from self._list_artifacts(run_id, one["path"])
+                if one["path"].rsplit("/", 1)[-1] not in without:
+                    yield from self._list_artifacts(run_id, one["path"], without)
             else:
                 yield one["path"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +19,7 @@ from slipway.spec import ModelSpec
 __all__ = ["describe", "input_columns", "signature"]
 
 _TYPES = {"number": "double", "integer": "long", "category": "string", "text": "string"}
-_NEEDS: dict[str, Sequence[str]] = {
-    "onnx": ("mlflow", "onnx", "onnxruntime", "numpy", "pandas"),
-    "skops": ("mlflow", "scikit-learn", "skops", "numpy", "pandas"),
-}
+_NEEDS = ("mlflow", "scikit-learn", "skops", "onnx", "onnxruntime", "numpy", "pandas")
 
 
 def input_columns(spec: ModelSpec) -> dict[str, str]:
@@ -44,13 +41,13 @@ def signature(spec: ModelSpec) -> dict[str, str | None]:
 def describe(spec: ModelSpec, run_id: str, folder: Path, at: datetime) -> None:
     """Add `MLmodel` and its environment files to a folder with `model.onnx` or `model.skops`."""
     kind = "onnx" if (folder / "model.onnx").is_file() else "skops"
-    requirements = [f"{name}=={version(name)}" for name in _NEEDS[kind]]
+    requirements = [f"{name}=={version(name)}" for name in _NEEDS]
     (folder / "requirements.txt").write_text("\n".join(requirements) + "\n")
     python_env = {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
     (folder / "python_env.yaml").write_text(json.dumps(python_env, indent=1))
     model = {
         "artifact_path": "model",
-        "flavors": _onnx_flavor() if kind == "onnx" else _skops_flavor(folder),
+        "flavors": _flavors(folder),
         "mlflow_version": version("mlflow"),
         "model_size_bytes": (folder / f"model.{kind}").stat().st_size,
         "run_id": run_id,
@@ -61,25 +58,27 @@ def describe(spec: ModelSpec, run_id: str, folder: Path, at: datetime) -> None:
     (folder / "MLmodel").write_text(json.dumps(model, indent=1))
 
 
+def _flavors(folder: Path) -> dict[str, Any]:
+    """`pyfunc` loads the scikit-learn estimator where there is one: MLflow's ONNX wrapper cannot return a matrix."""
+    native = folder if (folder / "model.skops").is_file() else folder / "native"
+    flavors: dict[str, Any] = {}
+    if (folder / "model.onnx").is_file():
+        providers = ["CPUExecutionProvider"]
+        flavors["onnx"] = {"code": None, "data": "model.onnx", "onnx_version": version("onnx"), "providers": providers}
+        flavors["python_function"] = _pyfunc("mlflow.onnx", data="model.onnx")
+    if (native / "model.skops").is_file():
+        path = (native / "model.skops").relative_to(folder).as_posix()
+        flavors["sklearn"] = {
+            "code": None,
+            "pickled_model": path,  # MLflow's name for the file, whatever its format
+            "serialization_format": "skops",
+            "sklearn_version": version("scikit-learn"),
+            "skops_trusted_types": json.loads((native / "types.json").read_text()),
+        }
+        flavors["python_function"] = _pyfunc("mlflow.sklearn", model_path=path, predict_fn="predict")
+    return flavors
+
+
 def _pyfunc(module: str, **more: str) -> Mapping[str, Any]:
     environment = {"virtualenv": "python_env.yaml"}
     return {"env": environment, "loader_module": module, "python_version": platform.python_version(), **more}
-
-
-def _onnx_flavor() -> dict[str, Any]:
-    own = {"code": None, "data": "model.onnx", "onnx_version": version("onnx"), "providers": ["CPUExecutionProvider"]}
-    return {"onnx": own, "python_function": _pyfunc("mlflow.onnx", data="model.onnx")}
-
-
-def _skops_flavor(folder: Path) -> dict[str, Any]:
-    own = {
-        "code": None,
-        "pickled_model": "model.skops",  # MLflow's name for the file, whatever its format
-        "serialization_format": "skops",
-        "sklearn_version": version("scikit-learn"),
-        "skops_trusted_types": json.loads((folder / "types.json").read_text()),
-    }
-    return {
-        "sklearn": own,
-        "python_function": _pyfunc("mlflow.sklearn", model_path="model.skops", predict_fn="predict"),
-    }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,7 +40,7 @@ class OnnxModelFiles:
     def write(self, spec: ModelSpec, fitted: Any, rows: pd.DataFrame, folder: Path) -> Mapping[str, Any]:
         """Write everything that a server or a gate needs below `folder`.
 
-        `model/` holds the model in its serving format, `schema.json` and `golden.json`; `native/` holds the
+        `model/` holds the model in its serving format, `schema.json` and `golden.json`; `model/native/` holds the
         scikit-learn estimator as skops when the serving format is ONNX.
 
         Args:
@@ -59,8 +60,7 @@ class OnnxModelFiles:
             skops.dump(fitted, model)
         else:
             (model / "model.onnx").write_bytes(content)
-            (folder / "native").mkdir(exist_ok=True)
-            _dump_native(fitted, folder / "native")
+            _dump_native(fitted, model / "native")
         name = "model.skops" if content is None else "model.onnx"
         return {
             "format": name.removeprefix("model."),
@@ -201,9 +201,9 @@ def _golden(spec: ModelSpec, fitted: Any) -> dict[str, Any]:
 
 def _dump_native(fitted: Any, folder: Path) -> None:
     """The estimator beside its ONNX form is for people; a type that nobody reviewed is no reason to fail."""
+    folder.mkdir(exist_ok=True)
     try:
         skops.dump(fitted, folder)
     except ArtefactError as error:
         _log.warning("%s; only its ONNX form is kept", error)
-        for path in folder.iterdir():
-            path.unlink()
+        shutil.rmtree(folder)
