@@ -319,8 +319,6 @@ class Validator(Protocol):
 
     def validate(self, spec: ModelSpec, frame: pd.DataFrame, *, min_rows: int, target: bool) -> Validation: ...
 
-    def page(self, spec: ModelSpec, validation: Validation, title: str) -> str: ...
-
 
 class DriftReporter(Protocol):
     """Evidently: the report that people read, drawn with the thresholds that the verdict used."""
