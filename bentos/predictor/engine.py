@@ -60,6 +60,10 @@ class Engine:
             self.problem = "the bento could not be loaded"
             logger.error("not ready: %s", error)
             return
+        except Exception:  # an exit here would be repeated for ever; a server that says it is not ready is seen
+            self.problem = "the bento could not be loaded"
+            logger.exception("not ready")
+            return
         self._artefacts = artefacts
         self._log.start()
         self.check_golden()

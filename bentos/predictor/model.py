@@ -113,7 +113,8 @@ def _feed_builder(inputs: Sequence[Any], schema: Schema) -> Callable[[Sequence[R
         width = tensor.shape[-1] if tensor.shape else None
         if isinstance(width, int) and width != len(columns):
             raise ModelError(f"input {tensor.name!r} of the model takes {width} columns, the schema has {len(columns)}")
-        plans.append((tensor.name, columns, dtype or np.str_))
+        # Strings stay Python objects: a NumPy string array is as wide as its longest text in every row.
+        plans.append((tensor.name, columns, dtype or object))
 
     def feed(rows: Sequence[Row]) -> Feed:
         return {
@@ -125,7 +126,7 @@ def _feed_builder(inputs: Sequence[Any], schema: Schema) -> Callable[[Sequence[R
 
 
 def _present(value: Any, dtype: Any) -> Any:
-    return "" if value is None and dtype is np.str_ else value
+    return "" if value is None and dtype is object else value
 
 
 def _classes_reader(classes: Sequence[str]) -> Callable[[Sequence[Any]], Outcome]:
