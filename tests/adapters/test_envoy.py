@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from contracts.services import Backend as Server
-from contracts.services import RealEnvoy, envoy, eventually, new_envoy  # noqa: F401
+from contracts.services import RealEnvoy, eventually, new_envoy
 from slipway.adapters.envoy import EnvoyGateway
 from slipway.core.routes import Backend, Route, differences
 from slipway.errors import GatewayError

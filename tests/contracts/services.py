@@ -1,6 +1,4 @@
 """Real Postgres, Envoy and supervisord for tests: on free loopback ports, in temporary folders.
-
-Import the fixtures where they are needed: `from contracts.services import database_url, envoy  # noqa: F401`.
 """
 
 from __future__ import annotations

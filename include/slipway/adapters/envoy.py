@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from slipway.adapters.envoy_config import PREDICT, bootstrap, cluster_resources, route_resource
-from slipway.core.routes import BackendStats, GatewayState, Route
+from slipway.core.routes import BackendStats, GatewayState, Route, SlotName
 from slipway.errors import GatewayError
 
 __all__ = ["EnvoyGateway", "write_bootstrap"]
@@ -200,9 +200,9 @@ class EnvoyGateway:
         }
 
 
-def _weights(table: dict[str, Any]) -> dict[str, dict[str, int]]:
+def _weights(table: dict[str, Any]) -> dict[str, dict[SlotName, int]]:
     """Weights by model and slot, read from the predict routes of a route table as Envoy shows it."""
-    weights: dict[str, dict[str, int]] = {}
+    weights: dict[str, dict[SlotName, int]] = {}
     for host in table.get("virtual_hosts", []):
         for route in host.get("routes", []):
             path = route.get("match", {}).get("path", "")

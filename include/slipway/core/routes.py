@@ -8,28 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from slipway.errors import ConflictError
 
 __all__ = [
+    "SLOTS",
     "Backend",
     "BackendStats",
     "GatewayState",
     "Route",
+    "SlotName",
     "cluster_name",
     "differences",
     "other_slot",
     "split_weights",
 ]
 
-SLOTS = ("blue", "green")
+SlotName = Literal["blue", "green"]
+Weights = dict[SlotName, int]
+SLOTS: tuple[SlotName, ...] = ("blue", "green")
 
 
 @dataclass(frozen=True)
 class Backend:
     """One slot as the gateway sees it: its port and its share of the traffic in per cent."""
 
-    slot: str
+    slot: SlotName
     port: int
     weight: int = 0
 
@@ -42,7 +47,7 @@ class Route:
     backends: tuple[Backend, ...] = ()
 
     @property
-    def weights(self) -> dict[str, int]:
+    def weights(self) -> dict[SlotName, int]:
         """Slots with traffic and their per cent."""
         return {backend.slot: backend.weight for backend in self.backends if backend.weight > 0}
 
@@ -61,7 +66,7 @@ class GatewayState:
     """What the gateway says about itself: the version of its routes, the weights it applies, and counters."""
 
     version: str
-    weights: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    weights: Mapping[str, Mapping[SlotName, int]] = field(default_factory=dict)
     stats: Mapping[str, BackendStats] = field(default_factory=dict)
     clusters: frozenset[str] = frozenset()
 
@@ -75,12 +80,14 @@ def cluster_name(model: str, slot: str) -> str:
     return f"{model}_{slot}"
 
 
-def other_slot(slot: str | None) -> str:
+def other_slot(slot: SlotName | None) -> SlotName:
     """The idle one of the two slots; blue when nothing is live yet."""
     return "green" if slot == "blue" else "blue"
 
 
-def differences(fleet: Sequence[Route], state: GatewayState) -> dict[str, tuple[dict[str, int], dict[str, int]]]:
+def differences(
+    fleet: Sequence[Route], state: GatewayState
+) -> dict[str, tuple[dict[SlotName, int], dict[SlotName, int]]]:
     """Models whose weights differ, each with (wanted, what the gateway applies)."""
     found = {}
     for route in fleet:
@@ -92,7 +99,7 @@ def differences(fleet: Sequence[Route], state: GatewayState) -> dict[str, tuple[
     return found
 
 
-def split_weights(split: Mapping[str, int], live_slot: str) -> dict[str, int]:
+def split_weights(split: Mapping[str, int], live_slot: SlotName) -> dict[SlotName, int]:
     """Slot weights of an A/B split that is given by role, `{"champion": 70, "challenger": 30}`.
 
     Raises:

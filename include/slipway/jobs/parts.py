@@ -1,0 +1,104 @@
+"""What the release jobs are given: the ports they act through, in one record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from slipway.core.fleet import SlotRecord, Traffic
+    from slipway.core.rollout import Phase, Rollout
+    from slipway.core.routes import SlotName
+    from slipway.ports import (
+        Clock,
+        Gateway,
+        LedgerEntry,
+        Package,
+        Packager,
+        Registry,
+        SlotProbe,
+        SlotRuntime,
+    )
+
+__all__ = ["Ledger", "Parts", "ReleaseStore"]
+
+
+class ReleaseStore(Protocol):
+    """Packages, slots, traffic and rollouts; every method is one transaction."""
+
+    def lock(self, name: str, wait_seconds: float = 10.0) -> AbstractContextManager[None]: ...
+
+    def package(self, model: str, version: str) -> Package: ...
+
+    def slots(self, model: str | None = None) -> Sequence[SlotRecord]: ...
+
+    def traffic(self) -> Sequence[Traffic]: ...
+
+    def traffic_of(self, model: str) -> Traffic: ...
+
+    def fleet(self) -> tuple[Sequence[SlotRecord], Sequence[Traffic]]: ...
+
+    def assign(self, model: str, slot: SlotName, version: str | None, bento_tag: str | None, now: datetime) -> None: ...
+
+    def want_weights(self, model: str, weights: Mapping[SlotName, int], now: datetime) -> None: ...
+
+    def keep_warm(self, model: str, slot: SlotName, until: datetime, drain_until: datetime) -> None: ...
+
+    def alias_moved(self, model: str, version: str) -> None: ...
+
+    def begin(self, rollout: Rollout, package: Package, port_is_free: Callable[[int], bool]) -> None: ...
+
+    def active(self, model: str) -> Rollout | None: ...
+
+    def all_active(self) -> Sequence[Rollout]: ...
+
+    def rollout(self, rollout_id: str) -> Rollout: ...
+
+    def latest(self, model: str, *, phase: Phase | None = None, dag_run: str | None = None) -> Rollout | None: ...
+
+    def save(self, rollout: Rollout) -> None: ...
+
+    def command(
+        self, rollout: Rollout, command: Literal["abort", "promote"], *, actor: str, reason: str, now: datetime
+    ) -> bool: ...
+
+    def confirmed(self, rollout: Rollout, weights: Mapping[SlotName, int], now: datetime) -> None: ...
+
+    def note_split(
+        self, model: str, weights: Mapping[SlotName, int], actor: str, reason: str, now: datetime
+    ) -> None: ...
+
+    def go_live(self, rollout: Rollout, *, alias_moved: bool, now: datetime) -> Rollout: ...
+
+    def end(self, rollout: Rollout, phase: Phase, now: datetime) -> Rollout: ...
+
+
+class Ledger(Protocol):
+    """Pure reads of the append-only ledger."""
+
+    def history(self, model: str | None = None, limit: int = 100) -> Sequence[LedgerEntry]: ...
+
+    def live_at(self, model: str, at: datetime) -> LedgerEntry | None: ...
+
+    def weights_at(self, model: str, at: datetime) -> Mapping[str, int]: ...
+
+    def went_live(self, model: str) -> Sequence[LedgerEntry]: ...
+
+    def of_rollout(self, rollout_id: str) -> Sequence[LedgerEntry]: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a release touches. `registry` is None where only Postgres and the gateway are needed."""
+
+    store: ReleaseStore
+    ledger: Ledger
+    runtime: SlotRuntime
+    gateway: Gateway
+    packages: Packager
+    probe: SlotProbe
+    clock: Clock
+    registry: Registry | None = None

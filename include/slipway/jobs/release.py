@@ -1,0 +1,246 @@
+"""A release, driven one step at a time: `begin` it, then `advance` until it has ended.
+
+`advance` observes, decides with the pure function of `core.rollout`, acts once, reads the effect back and
+saves. What it is about to do is saved before it does it, and whatever it does can be done twice, so it may
+be killed anywhere and called again by anybody.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+from slipway.core.faults import fault_point
+from slipway.core.rollout import Action, Finish, Go, Phase, Promote, Rollout, Shift, Start, Stop, Wait, decide
+from slipway.core.routes import other_slot
+from slipway.errors import (
+    ArtefactError,
+    ConflictError,
+    GatewayError,
+    NotFoundError,
+    RegistryError,
+    RuntimeSlotError,
+    StoreError,
+)
+from slipway.jobs.observe import observe, slot_record
+from slipway.jobs.traffic import apply_fleet, model_lock
+from slipway.ports import Slot
+
+if TYPE_CHECKING:
+    from slipway.core.routes import SlotName
+    from slipway.jobs.parts import Parts
+    from slipway.ports import Package
+    from slipway.spec import RolloutPolicy
+
+__all__ = ["Progress", "advance", "begin", "drive", "sync_alias"]
+
+CHAMPION = "champion"
+_GRACE_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a rollout is after one step, and what it waits for (None when it went on)."""
+
+    rollout: Rollout
+    waiting: str | None = None
+
+
+def begin(
+    parts: Parts,
+    package: Package,
+    policy: RolloutPolicy,
+    *,
+    actor: str,
+    reason: str,
+    kind: Literal["release", "rollback"] = "release",
+    dag_run: str | None = None,
+) -> Rollout:
+    """Start a rollout, or return the one that is already about this version.
+
+    Raises:
+        ConflictError: a rollout of another version runs, or a lasting A/B split uses both slots (a rollback
+            may end such a split: its target is then the other side).
+    """
+    model, version = package.model, package.version
+    with parts.store.lock(model_lock(model)):
+        if active := parts.store.active(model):
+            if active.version == version:
+                return active
+            raise ConflictError(f"a rollout of {model} version {active.version} runs; wait for it, or abort it")
+        traffic = parts.store.traffic_of(model)
+        if traffic.live_version == version and (live := _made_live(parts, model)):
+            return live
+        candidate = other_slot(traffic.live_slot)
+        if traffic.weights.get(candidate) and kind == "release":
+            raise ConflictError(f"{model} has an A/B split over both slots; give champion 100 per cent first")
+        now = parts.clock.now()
+        rollout = Rollout(
+            id=uuid.uuid4().hex,
+            model=model,
+            version=version,
+            kind=kind,
+            phase=Phase.PACKAGED,
+            slot=candidate,
+            policy=policy,
+            actor=actor,
+            reason=reason,
+            started_at=now,
+            phase_since=now,
+            driven_at=now,
+            previous_slot=traffic.live_slot,
+            previous_version=traffic.live_version,
+            dag_run=dag_run,
+        )
+        parts.store.begin(rollout, package, parts.probe.port_is_free)
+        fault_point("begun")
+        return rollout
+
+
+def _made_live(parts: Parts, model: str) -> Rollout | None:
+    rows = parts.ledger.went_live(model)
+    return parts.store.rollout(rows[-1].rollout_id) if rows and rows[-1].rollout_id else None
+
+
+def advance(parts: Parts, model: str, *, lock_seconds: float = 10.0) -> Progress | None:
+    """Take the model's active rollout one step further; None when it has none.
+
+    Raises:
+        ConflictError: another driver holds the model's lock.
+        GatewayError, StoreError, RuntimeSlotError: the outside did not do its part; call again.
+    """
+    with parts.store.lock(model_lock(model), lock_seconds):
+        rollout = parts.store.active(model)
+        if rollout is None:
+            return None
+        rollout = replace(rollout, driven_at=parts.clock.now())
+        seen = observe(parts, rollout)
+        rollout = replace(rollout, checks=tuple(seen.checks) or rollout.checks)
+        action = decide(rollout, seen, rollout.driven_at)
+        fault_point(f"decided:{rollout.phase}")
+        done = _act(parts, rollout, action)
+        fault_point(f"saved:{rollout.phase}")
+        return Progress(done, action.why if isinstance(action, Wait) else _pause(action))
+
+
+def _pause(action: Action) -> str | None:
+    return "the slot is starting" if isinstance(action, Start) else None
+
+
+# --- act --------------------------------------------------------------------------------------------------
+
+
+def _act(parts: Parts, rollout: Rollout, action: Action) -> Rollout:
+    now = rollout.driven_at
+    match action:
+        case Wait():
+            parts.store.save(rollout)
+            return rollout
+        case Go(phase, step, failure):
+            moved = rollout.moved(phase, now, step=step, failure=failure)
+            parts.store.save(moved)
+            return moved
+        case Start():
+            return _start(parts, rollout)
+        case Stop():
+            parts.runtime.stop(_slot(parts, rollout), rollout.policy.drain_seconds)
+            fault_point("stopped")
+            parts.store.save(rollout)
+            return rollout
+        case Shift(weights):
+            return _shift(parts, rollout, weights)
+        case Promote():
+            return _promote(parts, rollout)
+        case Finish(phase):
+            return parts.store.end(rollout, phase, now)
+
+
+def _slot(parts: Parts, rollout: Rollout) -> Slot:
+    return Slot(rollout.model, rollout.slot, slot_record(parts, rollout).port, rollout.version)
+
+
+def _start(parts: Parts, rollout: Rollout) -> Rollout:
+    package = parts.store.package(rollout.model, rollout.version)
+    try:
+        parts.packages.verify(package)
+    except ArtefactError as error:
+        failed = rollout.moved(Phase.ROLLING_BACK, rollout.driven_at, failure=f"artefacts: {error}")
+        parts.store.save(failed)
+        return failed
+    parts.store.assign(rollout.model, rollout.slot, rollout.version, package.bento_tag, rollout.driven_at)
+    fault_point("assigned")
+    parts.runtime.start(replace(_slot(parts, rollout), bento_tag=package.bento_tag), package)
+    fault_point("started")
+    parts.store.save(rollout)
+    return rollout
+
+
+def _shift(parts: Parts, rollout: Rollout, weights: Mapping[SlotName, int]) -> Rollout:
+    parts.store.want_weights(rollout.model, weights, rollout.driven_at)
+    fault_point("wanted")
+    stats = apply_fleet(parts).of(rollout.model, rollout.slot)
+    fault_point("applied")
+    now = parts.clock.now()
+    baseline = {"requests": stats.requests, "errors": stats.errors}
+    confirmed = replace(rollout, confirmed_at=now, baseline=baseline, checks=())
+    parts.store.confirmed(confirmed, weights, now)
+    return confirmed
+
+
+def _promote(parts: Parts, rollout: Rollout) -> Rollout:
+    # A rollback must not wait for a registry that may be down: its alias follows when the traffic has moved.
+    moved = rollout.kind == "release" and _move_alias(parts, rollout.model, rollout.version)
+    fault_point("aliased")
+    return parts.store.go_live(rollout, alias_moved=moved, now=parts.clock.now())
+
+
+def _move_alias(parts: Parts, model: str, version: str) -> bool:
+    if parts.registry is None:
+        return False
+    try:
+        parts.registry.set_alias(model, CHAMPION, version)
+    except (RegistryError, NotFoundError):
+        return False
+    return True
+
+
+def sync_alias(parts: Parts, model: str) -> bool:
+    """Move the registry's champion alias after the live version; False when it still has to be done."""
+    traffic = parts.store.traffic_of(model)
+    if traffic.live_version is None or traffic.alias_version == traffic.live_version:
+        return True
+    if not _move_alias(parts, model, traffic.live_version):
+        return False
+    parts.store.alias_moved(model, traffic.live_version)
+    return True
+
+
+def drive(parts: Parts, rollout: Rollout, *, poll_seconds: float = 0.2) -> Iterator[Progress]:
+    """Advance a rollout until it has ended, yielding whenever its phase, step or reason to wait changes.
+
+    Passing failures of the outside are waited out until the rollout's deadline and a little longer.
+
+    Raises:
+        SlipwayError: the last failure, when the outside stays away for that long.
+    """
+    shown: tuple[object, ...] | None = None
+    while True:
+        waiting: str | None = None
+        try:
+            progress = None if rollout.ended else advance(parts, rollout.model)
+            waiting = progress.waiting if progress else None
+            rollout = parts.store.rollout(rollout.id)
+        except (ConflictError, GatewayError, StoreError, RuntimeSlotError) as error:
+            if parts.clock.now() > rollout.deadline + timedelta(seconds=_GRACE_SECONDS):
+                raise
+            waiting = str(error)
+        if shown != (rollout.phase, rollout.step, waiting):
+            shown = (rollout.phase, rollout.step, waiting)
+            yield Progress(rollout, waiting)
+        if rollout.ended:
+            return
+        if waiting:
+            parts.clock.sleep(poll_seconds)

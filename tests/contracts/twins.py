@@ -1,0 +1,217 @@
+"""In-memory twins of the runtime, the gateway, the probe and the rest, with faults a test can switch on.
+
+Given a folder, the runtime and the gateway keep their state in files there, so that a driver in another
+process can be killed and the next one meets the same world.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from slipway.core.routes import BackendStats, GatewayState, Route, cluster_name
+from slipway.errors import ArtefactError, GatewayError, RegistryError, RuntimeSlotError
+from slipway.ports import ModelVersion, Package, Readiness, Slot
+
+
+class TwinClock:
+    """A clock that moves only when somebody sleeps, or a test says so."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        self.time += timedelta(milliseconds=1)
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+
+class _State:
+    """A JSON value in memory, or in a file that is replaced whole."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._value = path, "{}"
+
+    def read(self) -> dict[str, dict[str, object]]:
+        if self._path is not None:
+            self._value = self._path.read_text() if self._path.exists() else "{}"
+        return dict(json.loads(self._value))
+
+    def write(self, value: Mapping[str, object]) -> None:
+        self._value = json.dumps(value)
+        if self._path is not None:
+            aside = self._path.with_suffix(".aside")
+            aside.write_text(self._value)
+            aside.rename(self._path)
+
+
+class TwinRuntime:
+    """Slots that are rows; `crashing` names versions whose process never stays up."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._state = _State(folder / "runtime.json" if folder else None)
+        self.down = False
+        self.crashing: set[str] = set()
+        self.starts: list[tuple[str, str, str]] = []
+        self.stops: list[tuple[str, str]] = []
+
+    def start(self, slot: Slot, package: Package) -> None:
+        self._check()
+        state = self._state.read()
+        running = package.version not in self.crashing
+        row = {**asdict(slot), "version": package.version, "bento_tag": package.bento_tag, "running": running}
+        key = cluster_name(slot.model, slot.slot)
+        if state.get(key) != row:
+            self.starts.append((slot.model, slot.slot, package.version))
+        state[key] = row
+        self._state.write(state)
+
+    def stop(self, slot: Slot, drain_seconds: float) -> None:
+        self._check()
+        state = self._state.read()
+        if state.pop(cluster_name(slot.model, slot.slot), None) is not None:
+            self.stops.append((slot.model, slot.slot))
+        self._state.write(state)
+
+    def list(self) -> Sequence[Slot]:
+        self._check()
+        return [Slot(**row) for row in self._state.read().values()]  # type: ignore[arg-type]
+
+    def kill(self, model: str, slot: str) -> None:
+        state = self._state.read()
+        state[cluster_name(model, slot)]["running"] = False
+        self._state.write(state)
+
+    def _check(self) -> None:
+        if self.down:
+            raise RuntimeSlotError("the runtime does not answer")
+
+
+class TwinGateway:
+    """Applies what is published at once, unless it is `down`; counters are set by the test."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._state = _State(folder / "gateway.json" if folder else None)
+        self.down = False
+        self.deaf = False  # answers, but does not take new routes
+        self.stats: dict[str, BackendStats] = {}
+        self.published: list[dict[str, dict[str, int]]] = []
+
+    def version(self, fleet: Sequence[Route]) -> str:
+        return hashlib.sha256(json.dumps([asdict(route) for route in fleet]).encode()).hexdigest()[:12]
+
+    def publish(self, fleet: Sequence[Route]) -> None:
+        if self.deaf:
+            return
+        weights = {route.model: dict(route.weights) for route in fleet}
+        self.published.append({model: dict(slots) for model, slots in weights.items()})
+        self._state.write({"version": {"is": self.version(fleet)}, "weights": weights})
+
+    def confirm(self, fleet: Sequence[Route], wait_seconds: float = 5.0) -> GatewayState:
+        state = self.observe()
+        if state.version != self.version(fleet):
+            raise GatewayError("the gateway applies other routes")
+        return state
+
+    def observe(self) -> GatewayState:
+        if self.down:
+            raise GatewayError("the gateway does not answer")
+        state = self._state.read()
+        weights = state.get("weights", {})
+        return GatewayState(str(state.get("version", {}).get("is", "")), weights, dict(self.stats))  # type: ignore[arg-type]
+
+    def weights(self, model: str) -> dict[str, int]:
+        return dict(self._state.read().get("weights", {}).get(model, {}))  # type: ignore[call-overload]
+
+
+class TwinProbe:
+    """Every running slot is ready, unless its version is in `wrong` or the answer is set."""
+
+    def __init__(self, runtime: TwinRuntime) -> None:
+        self._runtime = runtime
+        self.wrong: set[str] = set()
+        self.silent = False
+        self.taken_ports: set[int] = set()
+        self.asked = 0
+
+    def ready(self, model: str, port: int) -> Readiness:
+        self.asked += 1
+        if self.silent:
+            return Readiness(None, "no answer in time")
+        here = [slot for slot in self._runtime.list() if slot.port == port and slot.running]
+        if not here:
+            return Readiness(False, "nothing listens")
+        if here[0].version in self.wrong:
+            return Readiness(False, "golden row 0 came out wrong")
+        return Readiness(True, "ready")
+
+    def port_is_free(self, port: int) -> bool:
+        return port not in self.taken_ports
+
+
+class TwinRegistry:
+    """Aliases in a dict."""
+
+    def __init__(self) -> None:
+        self.aliases: dict[tuple[str, str], str] = {}
+        self.down = False
+        self.moves = 0
+
+    def set_alias(self, model: str, alias: str, version: str) -> None:
+        if self.down:
+            raise RegistryError("MLflow does not answer")
+        self.moves += 1
+        self.aliases[(model, alias)] = version
+
+    def versions(self, model: str) -> Sequence[ModelVersion]:
+        return []
+
+    def version(self, model: str, version: str) -> ModelVersion:
+        raise NotImplementedError
+
+    def by_alias(self, model: str, alias: str) -> ModelVersion | None:
+        return None
+
+    def tag(self, model: str, version: str, tags: Mapping[str, str]) -> None:
+        raise NotImplementedError
+
+
+class TwinPackager:
+    """Packages that are whole, unless their version is in `damaged`."""
+
+    def __init__(self) -> None:
+        self.damaged: set[str] = set()
+
+    def build(self, model: str, version: str) -> Package:
+        return package(model, version)
+
+    def verify(self, package: Package) -> None:
+        if package.version in self.damaged:
+            raise ArtefactError(f"{package.bento_tag}: its digest differs")
+
+
+def package(model: str = "iris", version: str = "1") -> Package:
+    """A package of nothing."""
+    tag = f"{model}:v{version}"
+    return Package(
+        model, version, tag, Path("/nowhere") / tag, f"digest-{version}", "d" * 64, "c0ffee", {"gate": "won"}
+    )
+
+
+@contextlib.contextmanager
+def fault_hook(hook: object) -> Iterator[None]:
+    """Install a fault hook for a while."""
+    from slipway.core import faults
+
+    faults.install(hook)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        faults.install(None)
