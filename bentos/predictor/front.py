@@ -33,6 +33,7 @@ _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", b"application/problem+json")
 _POST_ROUTES = ("predict", "invocations", "feedback")
 _GET_ROUTES = ("health", "metrics")
+_DRAIN_FACTOR = 16
 
 
 class Front:
@@ -168,26 +169,25 @@ class Front:
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise Problem(415, "media_type", "the body must not be compressed")
         limit = self._engine.config.max_body_bytes
-        length = headers.get(b"content-length")
-        if length is not None and int(length) > limit:
+        chunks: list[bytes] = []
+        size = int(headers.get(b"content-length", b"0"))
+        if size > limit:
+            await _drain(receive, limit)
             raise _too_large(limit)
-        message = await receive()
-        if not message.get("more_body"):
-            if message["type"] == "http.disconnect":
-                raise _DisconnectedError
-            return _limited(message.get("body", b""), limit)
-        chunks, size = [], 0
+        size = 0
         while True:
+            message = await receive()
             if message["type"] == "http.disconnect":
                 raise _DisconnectedError
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > limit:
+                if message.get("more_body"):
+                    await _drain(receive, limit)
                 raise _too_large(limit)
-            chunks.append(chunk)
             if not message.get("more_body"):
-                return b"".join(chunks)
-            message = await receive()
+                return b"".join((*chunks, chunk)) if chunks else chunk
+            chunks.append(chunk)
 
     async def _send_problem(self, send: Send, identity: str, problem: Problem) -> None:
         await self._send(send, identity, problem.status, _PROBLEM, problem_body(problem, identity), problem.headers)
@@ -222,10 +222,19 @@ def _is_json(content_type: bytes) -> bool:
     return kind.strip() == b"application/json" and (b"charset=" not in charset or b"charset=utf-8" in charset)
 
 
-def _limited(body: bytes, limit: int) -> bytes:
-    if len(body) > limit:
-        raise _too_large(limit)
-    return body
+async def _drain(receive: Receive, limit: int) -> None:
+    """Read on past a body that is too large, up to some multiple of what is allowed.
+
+    A client that is still sending when its connection is closed sees a reset and never the 413.
+    """
+    seen = 0
+    while seen <= _DRAIN_FACTOR * limit:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _DisconnectedError
+        seen += len(message.get("body", b""))
+        if not message.get("more_body"):
+            return
 
 
 def _too_large(limit: int) -> Problem:

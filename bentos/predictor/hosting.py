@@ -23,6 +23,7 @@ from predictor.front import Front
 __all__ = ["FrontedService", "engine", "respawn_quickly"]
 
 RESPAWN_CHECK_SECONDS = 0.25
+_STOP_RETRY_SECONDS = 0.05
 _PR_SET_PDEATHSIG = 1
 
 
@@ -60,6 +61,14 @@ class _AttentiveArbiter(bentoml_circus.Arbiter):  # type: ignore[misc]
     def manage_watchers(self) -> Any:
         # While workers are started or stopped circus answers with an error instead of skipping the turn.
         return super().manage_watchers() if self._exclusive_running_command is None else None
+
+    def stop(self) -> Any:
+        # circus forgets a SIGTERM that comes while a worker is being started: ask again until it is done.
+        if self._exclusive_running_command is None:
+            return super().stop()
+        if not self._stopping:
+            self.loop.call_later(_STOP_RETRY_SECONDS, self.stop)
+        return None
 
 
 def respawn_quickly() -> None:

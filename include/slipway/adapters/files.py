@@ -107,11 +107,11 @@ class FileStore:
             """  # noqa: S608
             try:
                 return connection.sql(statement, params={"paths": urls, **parameters}).to_arrow_table()
-            except (duckdb.IOException, OSError) as error:
+            except (duckdb.Error, OSError) as error:
                 missing = [path for path in paths if not self.exists(path)]
                 if missing:
                     raise FileNotFoundError(missing[0]) from error
-                raise DataError(f"the lake cannot be read: {error}") from error
+                raise DataError(f"the lake cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:
