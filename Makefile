@@ -73,7 +73,7 @@ logs: | $(UV)  ## the logs of all parts as they grow, or of PART
 doctor: | $(UV)  ## look for what is wrong with this machine or installation
 	@$(SLIPWAY) doctor
 train: environments  ## one run of MODEL's training DAG
-	@$(SLIPWAY) run $(MODEL)_train --conf '{"reason": "make train"}'
+	@$(SLIPWAY) run $(MODEL)_train --conf '{"reason": "manual"}'
 serve: environments  ## the live bento of MODEL, served locally by bentoml
 	@$(SLIPWAY) serve $(MODEL)
 

@@ -1,0 +1,511 @@
+"""Builds the adapters from the settings and binds them to the jobs: the one face for DAGs, keeper, API and commands.
+
+Everything is built when it is first used, so that a rollback needs neither MLflow nor Airflow and a command that only
+reads the ledger opens nothing but Postgres. Results are plain JSON-able values; they travel through Airflow's XCom.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+from slipway import __version__
+from slipway.errors import DataError, GatewayError, NotFoundError, RolloutError, StackError
+from slipway.settings import Settings, load_settings
+from slipway.spec import ModelSpec, load_fleet, load_model
+
+if TYPE_CHECKING:
+    from slipway.adapters.airflow_api import AirflowApi
+    from slipway.adapters.lake import ParquetLake
+    from slipway.adapters.mlflow import MlflowTracker
+    from slipway.adapters.postgres import Database
+    from slipway.adapters.postgres_ledger import PostgresDecisionLog
+    from slipway.adapters.postgres_releases import PostgresReleaseStore
+    from slipway.adapters.spool import Spool
+    from slipway.core.fleet import ModelStatus
+    from slipway.jobs.parts import Parts
+    from slipway.jobs.release import Progress
+    from slipway.jobs.releases import Releases
+    from slipway.jobs.simulate import Simulation
+    from slipway.ports import LedgerEntry, Packager
+
+__all__ = ["Wiring", "wiring"]
+
+log = logging.getLogger("slipway")
+Say = Callable[[str], None]
+
+
+class Wiring:
+    """Slipway as built from one set of settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    # --- adapters, each built on first use ----------------------------------------------------------------
+
+    @cached_property
+    def fleet(self) -> dict[str, ModelSpec]:
+        return load_fleet(self.settings.fleet_dir)
+
+    def spec(self, model: str) -> ModelSpec:
+        """The spec of one model; a broken fleet file of another model does not matter here."""
+        return load_model(self.settings.fleet_dir, model)
+
+    @cached_property
+    def database(self) -> Database:
+        from slipway.adapters.postgres import Database
+
+        return Database(self.settings.database_uri())
+
+    @cached_property
+    def lake(self) -> ParquetLake:
+        from slipway.adapters.lake import ParquetLake
+
+        def kinds(model: str) -> dict[str, str]:
+            return {feature.name: feature.kind for feature in self.spec(model).features}
+
+        return ParquetLake(self.settings.lake, kinds)
+
+    @cached_property
+    def spool(self) -> Spool:
+        from slipway.adapters.spool import Spool
+
+        return Spool(self.settings.spool_dir)
+
+    @cached_property
+    def mlflow(self) -> MlflowTracker:
+        from slipway.adapters.mlflow import MlflowTracker
+
+        return MlflowTracker(self.settings.mlflow_uri)
+
+    @cached_property
+    def decision_log(self) -> PostgresDecisionLog:
+        from slipway.adapters.postgres_ledger import PostgresDecisionLog
+
+        return PostgresDecisionLog(self.database)
+
+    @cached_property
+    def store(self) -> PostgresReleaseStore:
+        from slipway.adapters.postgres_releases import PostgresReleaseStore
+
+        return PostgresReleaseStore(self.database, slot_port_base=self.settings.slot_port_base)
+
+    @cached_property
+    def packager(self) -> Packager:
+        from slipway.adapters.bentoml import BentoPackager
+
+        bentos = self.settings.project_dir / "bentos"
+        return BentoPackager(self.mlflow, self.mlflow, self.settings.serving_python, bentos, self.settings.bentoml_home)
+
+    @cached_property
+    def airflow(self) -> AirflowApi:
+        from slipway.adapters.airflow_api import AirflowApi
+
+        return AirflowApi(self.settings.airflow_uri, "admin", self.settings.secret("airflow_admin_password"))
+
+    @cached_property
+    def releases(self) -> Releases:
+        from slipway.adapters.envoy import EnvoyGateway
+        from slipway.adapters.postgres_ledger import PostgresLedger
+        from slipway.adapters.slot_probe import HttpSlotProbe, SystemClock
+        from slipway.adapters.supervisor import SupervisorRuntime
+        from slipway.jobs.parts import Parts
+        from slipway.jobs.releases import Releases
+
+        settings = self.settings
+        parts: Parts = Parts(
+            store=self.store,
+            ledger=PostgresLedger(self.database),
+            runtime=SupervisorRuntime(settings),
+            gateway=EnvoyGateway(settings.xds_dir, settings.envoy_admin_uri, host=settings.host),
+            packages=self.packager,
+            probe=HttpSlotProbe(settings.host),
+            clock=SystemClock(),
+            registry=self.mlflow,
+        )
+        return Releases(parts)
+
+    @cached_property
+    def code_commit(self) -> str:
+        """The commit of this checkout, or the hash of the library's and the fleet's files when there is none."""
+        folder = self.settings.project_dir
+        command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            digest = hashlib.sha256()
+            for path in sorted((folder / "include").rglob("*.py")):
+                digest.update(path.read_bytes())
+            return f"files-{digest.hexdigest()[:40]}"
+
+    # --- data and training --------------------------------------------------------------------------------
+
+    def snapshot(self, model: str) -> dict[str, Any]:
+        """Store the loader's rows in the lake under the hash of their content."""
+        from slipway.jobs.snapshot import snapshot
+
+        return _facts(snapshot(self.spec(model), self.lake))
+
+    def validate(self, model: str, sha256: str) -> dict[str, Any]:
+        """Check a snapshot; raises QuarantineError when it fails."""
+        from slipway.adapters.gx import GxValidator
+        from slipway.jobs.snapshot import validate
+
+        taken = self.lake.snapshot(model, sha256)
+        found = validate(
+            self.spec(model), taken, lake=self.lake, validator=GxValidator(), decisions=self.decision_log, now=_now()
+        )
+        return _facts(found)
+
+    def train(self, model: str, sha256: str | None, reason: str) -> dict[str, Any]:
+        """Fit every candidate on a snapshot, by default the newest validated one."""
+        from slipway.adapters.onnx import OnnxModelFiles
+        from slipway.jobs.train import train
+
+        taken = self.lake.snapshot(model, sha256 or self._newest_snapshot(model))
+        trained = train(
+            self.spec(model),
+            taken,
+            lake=self.lake,
+            tracker=self.mlflow,
+            registry=self.mlflow,
+            files=OnnxModelFiles(),
+            decisions=self.decision_log,
+            reason=reason,
+            code_commit=self.code_commit,
+        )
+        return _facts(trained)
+
+    def _newest_snapshot(self, model: str) -> str:
+        for decision in self.decision_log.recent(model, "data", limit=1000):
+            if decision.verdict == "passed" and "sha256" in decision.evidence:
+                return str(decision.evidence["sha256"])
+        raise NotFoundError(f"{model} has no validated snapshot; run `slipway run {model}_data`")
+
+    def gate(self, model: str, trained: Mapping[str, Any]) -> dict[str, Any]:
+        """Judge the best candidate against the champion."""
+        from slipway.adapters.onnx import OnnxModelFiles
+        from slipway.jobs.gate import gate
+
+        evidence = gate(
+            self.spec(model),
+            trained["run_id"],
+            trained["reason"],
+            lake=self.lake,
+            tracker=self.mlflow,
+            registry=self.mlflow,
+            files=OnnxModelFiles(),
+            decisions=self.decision_log,
+            now=_now(),
+        )
+        return _facts(evidence)
+
+    def register(self, model: str, trained: Mapping[str, Any], evidence: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the candidate a version with the alias `challenger`."""
+        from slipway.jobs.gate import register
+
+        spec = self.spec(model)
+        return _facts(register(spec, trained["run_id"], evidence, tracker=self.mlflow, registry=self.mlflow))
+
+    # --- releases -----------------------------------------------------------------------------------------
+
+    def package(self, model: str, version: str | None) -> dict[str, Any]:
+        """Build the bento of a version, by default the challenger."""
+        from slipway.jobs.package import package
+
+        self.spec(model)
+        built = package(model, version, packager=self.packager, registry=self.mlflow)
+        return {"model": model, "version": built.version, "bento_tag": built.bento_tag, "digest": built.digest}
+
+    def roll_out(
+        self, model: str, version: str, *, actor: str, reason: str, run: str | None = None, say: Say | None = None
+    ) -> dict[str, Any]:
+        """Drive a rollout of a packaged version to its end.
+
+        Raises:
+            RolloutError: it ended without the version live; the message names the failed check.
+        """
+        from slipway.jobs.package import package
+
+        built = package(model, version, packager=self.packager, registry=self.mlflow)
+        policy = self.spec(model).rollout
+        rollout = self.releases.begin(built, policy, actor=actor, reason=reason, dag_run=run)
+        report = _Reporter(say or log.info)
+        for progress in self.releases.drive(rollout):
+            report(progress)
+            rollout = progress.rollout
+        if rollout.phase != "live":
+            raise RolloutError(f"{model} version {version} is {rollout.phase}: {rollout.failure or 'no reason kept'}")
+        return {"model": model, "version": version, "slot": rollout.slot, "rollout": rollout.id}
+
+    def roll_back(
+        self, model: str, version: str | None, *, actor: str, reason: str, run: str | None = None
+    ) -> dict[str, Any]:
+        """Bring a former version back, by default the one that was live before."""
+        done = self.releases.rollback(model, version, actor=actor, reason=reason, dag_run=run)
+        return _facts(done)
+
+    def abort(self, model: str, *, actor: str, reason: str) -> dict[str, Any]:
+        """End the running rollout and give all traffic back."""
+        return _rollout_facts(self.releases.abort(model, actor=actor, reason=reason))
+
+    def promote(self, model: str, *, actor: str, reason: str) -> dict[str, Any]:
+        """Make the running rollout's version live without waiting for its bake."""
+        return _rollout_facts(self.releases.promote(model, actor=actor, reason=reason))
+
+    def set_split(self, model: str, weights: Mapping[str, int], *, actor: str, reason: str) -> dict[str, Any]:
+        """Set a lasting split between champion and challenger."""
+        self.spec(model)
+        by_slot = self.releases.set_split(model, weights, actor=actor, reason=reason)
+        return {"model": model, "weights": dict(weights), "slots": by_slot}
+
+    # --- drift and retraining -----------------------------------------------------------------------------
+
+    # --- what is ------------------------------------------------------------------------------------------
+
+    def models_info(self) -> dict[str, Any]:
+        """Every model of the fleet with its live version, slots, weights and rollout."""
+        known = {status.model: status for status in self.releases.status()}
+        models = []
+        for name, spec in self.fleet.items():
+            status = known.get(name)
+            models.append(
+                {
+                    "model": name,
+                    "task": spec.task,
+                    "description": spec.description,
+                    "live_version": status.live_version if status else None,
+                    "live_slot": status.live_slot if status else None,
+                    "slots": _slots_facts(status) if status else {},
+                    "rollout": _rollout_facts(status.rollout) if status and status.rollout else None,
+                }
+            )
+        return {"models": models}
+
+    def traffic_config(self) -> dict[str, Any]:
+        """The traffic split of every model, by side and by slot."""
+        models = {}
+        for status in self.releases.status():
+            champion = status.weights.get(status.live_slot, 0) if status.live_slot else 0
+            challenger = sum(status.weights.values()) - champion
+            models[status.model] = {
+                "weights": {"champion": champion, "challenger": challenger},
+                "slots": dict(status.weights),
+                "applied": None if status.applied_weights is None else dict(status.applied_weights),
+            }
+        return {"models": models}
+
+    def traffic(self, model: str) -> dict[str, Any]:
+        """One model's traffic and its running rollout."""
+        info = next(entry for entry in self.models_info()["models"] if entry["model"] == self.spec(model).name)
+        return {**info, "split": self.traffic_config()["models"].get(model)}
+
+    def ledger(self, model: str | None, limit: int) -> list[dict[str, Any]]:
+        """The newest ledger rows first."""
+        return [_facts(entry) for entry in self.releases.history(model, limit)]
+
+    def live_at(self, model: str, at: str) -> dict[str, Any]:
+        """What served a model at a time."""
+        entry: LedgerEntry | None = self.releases.live_at(model, _time(at))
+        if entry is None:
+            raise NotFoundError(f"no version of {model} was live at {at}")
+        return {**_facts(entry), "since": entry.at.isoformat()}
+
+    def decisions(self, model: str | None, limit: int) -> list[dict[str, Any]]:
+        """Gate, drift, retrain and data decisions, the newest first."""
+        models = [model] if model else list(self.fleet)
+        found = [decision for name in models for decision in self.decision_log.recent(name, limit=limit)]
+        newest = sorted(found, key=lambda decision: decision.at, reverse=True)[:limit]
+        return [_facts(decision) for decision in newest]
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document of the gateway."""
+        from slipway.core.openapi import document
+
+        return document(self.fleet.values(), self.settings.max_batch_rows, __version__)
+
+    # --- doing --------------------------------------------------------------------------------------------
+
+    def start_training(self, model: str, reason: str, dataset: str | None, *, actor: str) -> dict[str, Any]:
+        """Start the training DAG; the run's id and URL."""
+        dag = f"{self.spec(model).name}_train"
+        conf = {"reason": reason, "dataset": dataset}
+        run = self.airflow.trigger(dag, conf, note=f"asked for by {actor}")
+        return {"model": model, "dag_id": dag, "run_id": run, "url": self.airflow.run_url(dag, run)}
+
+    def run_dag(self, dag: str, conf: Mapping[str, Any], *, wait: bool, say: Say) -> str:
+        """Start a DAG run and, with `wait`, follow it to its end.
+
+        Raises:
+            StackError: the run failed.
+        """
+        run = self.airflow.trigger(dag, conf)
+        say(f"{dag}: {self.airflow.run_url(dag, run)}")
+        if not wait:
+            return run
+        began = time.monotonic()
+        state = self.airflow.wait(
+            dag,
+            run,
+            timeout_seconds=6 * 3600,
+            on_change=lambda task: say(f"  {time.monotonic() - began:5.1f} s  {task.task_id}: {task.state or 'none'}"),
+        )
+        if state != "success":
+            raise StackError(f"{dag} {state}; its task logs: {self.airflow.run_url(dag, run)}")
+        return run
+
+    def predict(self, model: str, body: str | Mapping[str, Any]) -> dict[str, Any]:
+        """One prediction request through the gateway.
+
+        Raises:
+            DataError: the gateway refused the input.
+            GatewayError: it does not answer, or not with a prediction.
+        """
+        import httpx
+
+        content = body if isinstance(body, str) else json.dumps(body)
+        headers = {"content-type": "application/json"}
+        uri = f"{self.settings.gateway_uri}/predict/{model}"
+        try:
+            answer = httpx.post(uri, content=content, headers=headers, timeout=30, trust_env=False)
+        except httpx.TransportError as error:
+            raise GatewayError(f"no gateway answers at {self.settings.gateway_uri}; see `slipway status`") from error
+        if answer.status_code != 200:
+            kind = DataError if answer.status_code in (400, 404, 413, 415, 422) else GatewayError
+            raise kind(f"the gateway answered {answer.status_code}: {_detail(answer.text)}")
+        return dict(answer.json())
+
+    def simulate(
+        self,
+        model: str,
+        *,
+        rows: int,
+        rate: float,
+        shifts: Mapping[str, float] | None = None,
+        labels: bool = False,
+        seed: int | None = None,
+        progress: Callable[[Simulation], None] | None = None,
+    ) -> Simulation:
+        """Send realistic traffic; see `jobs.simulate`."""
+        from slipway.jobs.simulate import simulate
+
+        return simulate(
+            self.spec(model),
+            self.settings.gateway_uri,
+            rows=rows,
+            rate=rate,
+            shifts=shifts,
+            labels=labels,
+            seed=seed,
+            progress=progress,
+        )
+
+    def serve(self, model: str, port: int) -> None:
+        """Serve the live bento in the foreground, without the prediction log; replaces this process."""
+        import os
+
+        package = self.releases.live(self.spec(model).name)
+        self.packager.verify(package)
+        python = str(self.settings.serving_python)
+        command = [python, "-m", "bentoml", "serve", str(package.path), "--port", str(port)]
+        environment = {**os.environ, "BENTOML_HOME": str(self.settings.bentoml_home), "BENTOML_DO_NOT_TRACK": "True"}
+        os.execve(python, [*command, "--host", self.settings.host], environment)  # noqa: S606
+
+
+@lru_cache(maxsize=1)
+def wiring() -> Wiring:
+    """The wiring of this process, from its settings."""
+    return Wiring(load_settings())
+
+
+class _Reporter:
+    """Says where a rollout is whenever that changes."""
+
+    def __init__(self, say: Say) -> None:
+        self._say, self._last, self._began = say, "", time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        rollout = progress.rollout
+        line = f"{rollout.phase}{f' step {rollout.step + 1}' if rollout.phase == 'shifting' else ''}"
+        if progress.waiting:
+            line = f"{line}: {progress.waiting}"
+        if line != self._last:
+            self._last = line
+            self._say(f"  {time.monotonic() - self._began:5.1f} s  {rollout.model} v{rollout.version} {line}")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _time(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise DataError(f"{text!r} is no ISO 8601 time; write it like 2026-11-20T10:00Z") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _detail(text: str) -> str:
+    try:
+        return str(json.loads(text)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return text[:200]
+
+
+def _slots_facts(status: ModelStatus) -> dict[str, Any]:
+    return {
+        slot.slot: {
+            "version": slot.version,
+            "port": slot.port,
+            "weight": status.weights.get(slot.slot, 0),
+            "running": status.running.get(slot.slot) is not None,
+        }
+        for slot in status.slots
+    }
+
+
+def _rollout_facts(rollout: Any) -> dict[str, Any]:
+    return {
+        "id": rollout.id,
+        "kind": rollout.kind,
+        "version": rollout.version,
+        "phase": str(rollout.phase),
+        "step": rollout.step,
+        "slot": rollout.slot,
+        "from_version": rollout.previous_version,
+        "actor": rollout.actor,
+        "reason": rollout.reason,
+        "failure": rollout.failure,
+        "started_at": rollout.started_at.isoformat(),
+    }
+
+
+def _facts(record: Any) -> dict[str, Any]:
+    plain = _plain(record)
+    if not isinstance(plain, dict):
+        raise TypeError(f"{type(record).__name__} has no fields")
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """JSON-able: records become objects, times ISO 8601."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, (str, int, float, bool)) or value is None:
+        return value
+    return str(value)

@@ -1,0 +1,129 @@
+"""One whole embedded stack for the session, on its own ports and in its own folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from slipway.settings import PROJECT_DIR, Settings
+
+HOME = PROJECT_DIR / "var" / "test"
+PORTS = (
+    "gateway",
+    "airflow",
+    "mlflow",
+    "prometheus",
+    "statsd",
+    "statsd_metrics",
+    "keeper_metrics",
+    "envoy_admin",
+    "postgres",
+    "supervisor",
+)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now; all are held while they are chosen, so they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def wait_until(condition: Callable[[], Any], timeout_seconds: float, what: str) -> Any:
+    """The first true value of `condition`; fails the test when it does not come in time."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            value = condition()
+        except (httpx.HTTPError, OSError, ValueError, KeyError):
+            value = None
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {timeout_seconds:g} s")
+        time.sleep(0.1)
+
+
+@dataclass
+class Stack:
+    """The running stack as its user meets it: by command line and by HTTP."""
+
+    home: Path
+    env: dict[str, str]
+
+    def cli(self, *arguments: str, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "slipway.cli", *arguments]
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=timeout, check=False)
+        if check and done.returncode != 0:
+            pytest.fail(f"slipway {' '.join(arguments)} exited {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def settings(self) -> Settings:
+        names = {f"SLIPWAY_{name.upper()}_PORT" for name in PORTS} | {"SLIPWAY_SLOT_PORT_BASE"}
+        ports = {name.removeprefix("SLIPWAY_").lower(): int(self.env[name]) for name in names}
+        return Settings(_env_file=self.home / ".env", home=self.home, **ports)  # type: ignore[call-arg,arg-type]
+
+    @property
+    def gateway(self) -> httpx.Client:
+        return httpx.Client(base_url=self.settings().gateway_uri, timeout=30)
+
+    def models(self) -> dict[str, Any]:
+        with self.gateway as client:
+            return {entry["model"]: entry for entry in client.get("/models/info").json()["models"]}
+
+    def ledger(self, *arguments: str) -> list[dict[str, Any]]:
+        lines = self.cli("ledger", "--json", *arguments).stdout.splitlines()
+        return [json.loads(line) for line in lines]
+
+    def processes(self) -> list[int]:
+        """Every process that belongs to this stack, by the folder in its environment."""
+        mark = f"SLIPWAY_HOME={self.home}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                environment = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if mark in environment.split(b"\0"):
+                found.append(int(entry.name))
+        return found
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY_", "AIRFLOW"))}
+    ports = free_ports(len(PORTS) + 1)
+    env |= {f"SLIPWAY_{name.upper()}_PORT": str(port) for name, port in zip(PORTS, ports, strict=False)}
+    env |= {
+        "SLIPWAY_HOME": str(HOME),
+        "SLIPWAY_SLOT_PORT_BASE": str(ports[-1]),
+        "PYTHONPATH": str(PROJECT_DIR / "include"),
+        "SLIPWAY_SPOOL_SEGMENT_MAX_AGE_SECONDS": "1",
+    }
+    running = Stack(HOME, env)
+    if HOME.exists():
+        running.cli("down", check=False)
+        shutil.rmtree(HOME)
+    running.cli("up")
+    yield running
+    running.cli("down")
+    assert running.processes() == []
