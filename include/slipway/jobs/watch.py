@@ -1,0 +1,224 @@
+"""Judge a window of logged predictions: data checks, coverage, drift against the champion's training data, quality.
+
+The order matters. A window that fails its data checks is quarantined, since statistics over broken data mean nothing;
+a window that is incompletely logged or too small is inconclusive, since silence is not health. Only then drift is
+looked for, and Evidently's report is drawn with the very thresholds of the verdict.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slipway.core.drift import Column, DriftResult, confirmed, inconclusive, judge_window
+from slipway.core.encoding import encode_target
+from slipway.core.retrain import Quality, measure_quality
+from slipway.errors import DataError, NotFoundError
+from slipway.jobs.data_checks import check_frame
+from slipway.jobs.snapshot import plain_columns, write_checks
+from slipway.jobs.window import PREDICTION, Window, champion_answers, drift_frame, join_labels, sample_rows
+from slipway.ports import (
+    Decision,
+    DecisionLog,
+    DriftReporter,
+    Lake,
+    ModelFiles,
+    ModelVersion,
+    Registry,
+    Scorer,
+    Tracker,
+    Validator,
+)
+from slipway.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["watch"]
+
+_log = logging.getLogger(__name__)
+
+
+def watch(
+    spec: ModelSpec,
+    start: datetime,
+    end: datetime,
+    *,
+    lake: Lake,
+    tracker: Tracker,
+    registry: Registry,
+    files: ModelFiles,
+    validator: Validator,
+    reporter: DriftReporter,
+    decisions: DecisionLog,
+    now: datetime,
+    answered_rows: int | None = None,
+) -> dict[str, Any]:
+    """The verdict on `start <= ts < end` with its evidence, recorded as a decision and linked to its reports.
+
+    Args:
+        answered_rows: how many rows were answered in the window, where that is known, to compare with the log.
+
+    Returns:
+        `verdict` (no_drift, drift, inconclusive, quarantined), `confirmed`, `reasons`, `columns`, `score`, `quality`
+        (None without labels), `champion`, `start`, `end`, `rows`, `reports` by name.
+
+    Raises:
+        NotFoundError: the model has no champion.
+        DataError: the window is empty or has no time zone.
+    """
+    if start.tzinfo is None or end.tzinfo is None or not start < end:
+        raise DataError(f"{spec.name}: the window {start} to {end} must have a time zone and end after its start")
+    champion = registry.by_alias(spec.name, "champion")
+    if champion is None:
+        raise NotFoundError(f"{spec.name} has no champion to judge; release a version first")
+    window = Window(start, end)
+    logged = lake.predictions(spec.name, start, end)
+    rows = plain_columns(spec, sample_rows(logged, spec.drift.max_rows))
+    reports: dict[str, str] = {}
+    quality: Quality | None = None
+    early = _too_little(spec, len(logged), answered_rows) or _broken(
+        spec, window, rows, lake, validator, decisions, reports, now
+    )
+    if early is not None:
+        result = early
+    else:
+        scorer = _scorer(tracker, files, champion)
+        result = _judge(spec, champion, window, rows, scorer, lake, reporter, reports)
+        quality = _quality(spec, champion, window, logged, scorer, lake)
+    if len(logged) > len(rows):
+        result = replace(result, reasons=(*result.reasons, f"judged on {len(rows)} of {len(logged)} rows"))
+    outcome = _outcome(spec, champion, window, len(logged), result, quality, reports, decisions)
+    label_rows = quality.rows if quality else 0
+    key = f"drift:{spec.name}:v{champion.version}:{window.name}:{len(logged)}:{label_rows}"
+    decisions.record(Decision(key, spec.name, "drift", result.verdict, result.reasons, outcome, now))
+    _log.info("%s %s: %s, %s", spec.name, window.name, result.verdict, "; ".join(result.reasons))
+    for name, url in reports.items():
+        _log.info("%s report: %s", name, url)
+    return outcome
+
+
+def _too_little(spec: ModelSpec, logged: int, answered: int | None) -> DriftResult | None:
+    if not logged:
+        return inconclusive("no predictions are logged in the window", 0)
+    if answered and logged / answered < spec.drift.min_coverage:
+        return inconclusive(
+            f"{logged} of {answered} answered rows are logged, {spec.drift.min_coverage:.2%} needed", logged
+        )
+    return None
+
+
+def _broken(
+    spec: ModelSpec,
+    window: Window,
+    rows: pd.DataFrame,
+    lake: Lake,
+    validator: Validator,
+    decisions: DecisionLog,
+    reports: dict[str, str],
+    now: datetime,
+) -> DriftResult | None:
+    """The quarantine of a window that fails its data checks; either outcome is recorded, for training to know."""
+    outcome = check_frame(spec, rows, validator, min_rows=1, target=False)
+    title = f"{spec.name}: traffic {window.start.isoformat()} to {window.end.isoformat()}"
+    reports["data_checks"] = write_checks(spec, lake, f"window-{window.name}", outcome, title)
+    verdict = "passed" if outcome.passed else "quarantined"
+    evidence = {
+        "start": window.start.isoformat(),
+        "end": window.end.isoformat(),
+        "rows": len(rows),
+        "failures": list(outcome.failures),
+        "report": reports["data_checks"],
+    }
+    reasons = outcome.failures or (f"{len(outcome.expectations)} expectations met",)
+    key = f"data:{spec.name}:window:{window.name}:{verdict}"
+    decisions.record(Decision(key, spec.name, "data", verdict, reasons, evidence, now))
+    return None if outcome.passed else DriftResult("quarantined", reasons, len(rows), 0)
+
+
+def _scorer(tracker: Tracker, files: ModelFiles, champion: ModelVersion) -> Scorer:
+    with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+        return files.read(tracker.download(champion.run_id, "model", Path(folder), without=("native",)))
+
+
+def _judge(
+    spec: ModelSpec,
+    champion: ModelVersion,
+    window: Window,
+    rows: pd.DataFrame,
+    scorer: Scorer,
+    lake: Lake,
+    reporter: DriftReporter,
+    reports: dict[str, str],
+) -> DriftResult:
+    if len(rows) < spec.drift.min_rows:
+        return inconclusive(f"{len(rows)} rows in the window, {spec.drift.min_rows} needed", len(rows))
+    snapshot = lake.snapshot(spec.name, champion.tags["slipway.snapshot"])
+    trained_on = plain_columns(spec, sample_rows(lake.read_snapshot(snapshot), spec.drift.max_rows))
+    if spec.time is not None and spec.time in trained_on:
+        trained_on = trained_on.sort_values(spec.time, kind="stable").reset_index(drop=True)
+    reference = drift_frame(spec, trained_on, scorer.predict(trained_on))
+    current = drift_frame(spec, rows, champion_answers(spec, champion, scorer, rows))
+    kinds = _kinds(spec)
+    columns = [Column(name, kinds[name], reference[name].to_numpy(), current[name].to_numpy()) for name in kinds]
+    result = judge_window(columns, spec.drift, ordered=spec.time is not None, seed=int(snapshot.sha256[:8], 16))
+    page, plain = reporter.report(reference, current, result)
+    run = f"drift-{window.name}-v{champion.version}"
+    reports["drift"] = lake.write_report(spec.name, run, "drift.html", page)
+    reports["drift_json"] = lake.write_report(spec.name, run, "drift.json", plain)
+    return result
+
+
+def _kinds(spec: ModelSpec) -> dict[str, Any]:
+    kinds = {feature.name: "category" if feature.kind == "category" else "number" for feature in spec.features}
+    return {**kinds, PREDICTION: "category" if spec.task == "classification" else "number"}
+
+
+def _quality(
+    spec: ModelSpec, champion: ModelVersion, window: Window, logged: pd.DataFrame, scorer: Scorer, lake: Lake
+) -> Quality | None:
+    """The champion's metric on the window's labelled rows; None without labels."""
+    labelled = sample_rows(join_labels(spec, lake, logged, window.start), spec.drift.max_rows)
+    if labelled.empty or "slipway.metric_value" not in champion.tags:
+        return None
+    until = champion.tags.get("slipway.data_until", "")
+    new = int((labelled["ts"] > datetime.fromisoformat(until)).sum()) if until else len(labelled)
+    answers = champion_answers(spec, champion, scorer, labelled)
+    if spec.metric.name == "log_loss" and answers.probabilities is None:
+        return None
+    truth = encode_target(spec.target.classes, labelled[spec.target.name].to_numpy())
+    return measure_quality(spec.metric.name, truth, answers, float(champion.tags["slipway.metric_value"]), new)
+
+
+def _outcome(
+    spec: ModelSpec,
+    champion: ModelVersion,
+    window: Window,
+    logged: int,
+    result: DriftResult,
+    quality: Quality | None,
+    reports: Mapping[str, str],
+    decisions: DecisionLog,
+) -> dict[str, Any]:
+    span = {"start": window.start.isoformat(), "end": window.end.isoformat()}
+    earlier = [
+        decision.verdict
+        for decision in decisions.recent(spec.name, "drift", limit=100)
+        if decision.evidence.get("champion") == champion.version
+        and (decision.evidence.get("start"), decision.evidence.get("end")) != (span["start"], span["end"])
+    ]
+    return {
+        **result.as_dict(),
+        **span,
+        "model": spec.name,
+        "champion": champion.version,
+        "logged_rows": logged,
+        "confirmed": confirmed(result.verdict, earlier, spec.drift),
+        "quality": quality.as_dict() if quality else None,
+        "reports": dict(reports),
+    }
