@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import Sequence
@@ -67,11 +66,6 @@ class Engine:
         self._artefacts = artefacts
         self._log.start()
         self.check_golden()
-        # Everything alive now stays alive: keep it out of the collector, and collect rarely. With the default
-        # thresholds the collector stalls requests for over 100 ms now and then.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 50, 1000)
 
     def _check_identity(self, artefacts: Artefacts) -> None:
         identity, config = artefacts.identity, self.config

@@ -39,8 +39,10 @@ _DRAIN_FACTOR = 16
 class Front:
     """Routes of one bento; each exists plainly and with the model's name, `/predict` and `/predict/iris`."""
 
-    def __init__(self, inner: App, engine: Engine) -> None:
+    def __init__(self, inner: App, engine: Engine, settle: Callable[[], None] | None = None) -> None:
+        """`settle` is called once everything is loaded."""
         self._inner = inner
+        self._settle = settle
         self._engine = engine
         self._routes: dict[str, str] = {}
         self._identity: Headers = []
@@ -72,12 +74,14 @@ class Front:
                 self._learn_identity()
             return message
 
-        async def stop_and_send(message: Message) -> None:
+        async def stop_or_settle_and_send(message: Message) -> None:
             if message["type"].startswith("lifespan.shutdown"):
                 await self._engine.stop()
+            if message["type"] == "lifespan.startup.complete" and self._settle is not None:
+                self._settle()
             await send(message)
 
-        await self._inner(scope, receive_and_start, stop_and_send)
+        await self._inner(scope, receive_and_start, stop_or_settle_and_send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,3 @@ def serve(tmp_path: Path) -> Serve:
         asyncio.run(main())
 
     return run
-
-
-@pytest.fixture(autouse=True)
-def _own_collector() -> Iterator[None]:
-    """The engine tunes the collector of its process; give the test process its own settings back."""
-    before = gc.get_threshold()
-    yield
-    gc.unfreeze()
-    gc.set_threshold(*before)
