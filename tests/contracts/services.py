@@ -1,5 +1,4 @@
-"""Real Postgres, Envoy and supervisord for tests: on free loopback ports, in temporary folders.
-"""
+"""Real Postgres, Envoy and supervisord for tests: on free loopback ports, in temporary folders."""
 
 from __future__ import annotations
 
@@ -247,3 +246,51 @@ class Backend:
         self.server.shutdown()
         self.server.server_close()
         self._thread.join()
+
+
+# --- supervisord ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class RealSupervisor:
+    """One supervisord of a test, with a folder for slot files."""
+
+    folder: Path
+    port: int
+    password: str = "for-this-test-only"
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def slots_dir(self) -> Path:
+        return self.folder / "slots"
+
+    def start(self) -> None:
+        self.slots_dir.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "supervisord.conf"
+        config.write_text(
+            f"[supervisord]\nlogfile={self.folder}/supervisord.log\npidfile={self.folder}/supervisord.pid\n"
+            f"nodaemon=true\n"
+            f"[inet_http_server]\nport=127.0.0.1:{self.port}\nusername=slipway\npassword={self.password}\n"
+            f"[rpcinterface:supervisor]\n"
+            f"supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
+            f"[include]\nfiles={self.slots_dir}/*.conf\n"
+        )
+        command = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(config)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        eventually(lambda: httpx.get(self.uri).status_code == 401, what="supervisord")
+
+    def stop(self) -> None:
+        assert self.process is not None
+        stop(self.process)
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[RealSupervisor]:
+    made = RealSupervisor(tmp_path / "supervisor", free_port())
+    made.start()
+    yield made
+    made.stop()
