@@ -20,11 +20,14 @@ PIPELINE_STAMP := $(VENV)/.synced-$(call checksum,requirements.lock pyproject.to
 TEST_STAMP := $(VENV)/.tests-$(call checksum,requirements.lock requirements-dev.lock pyproject.toml)
 SERVING_STAMP := $(SERVING)/.synced-$(call checksum,bentos/requirements.lock)
 UV := $(VENV)/bin/uv
+# Progress bars for people; without a terminal the list of 300 packages would bury what matters.
+QUIET := $(shell test -t 2 || echo --quiet)
 UV_VERSION = $(shell sed -n 's/^uv==\([^ ;]*\).*/\1/p' requirements.lock)
 SLIPWAY := $(VENV)/bin/slipway
 
 .PHONY: environments test-environment
 environments: $(PIPELINE_STAMP) $(SERVING_STAMP)  ## build both environments from their locks
+	@:
 test-environment: $(TEST_STAMP) $(SERVING_STAMP)
 
 # Some distributions ship Python without ensurepip; the pip outside of the environment then does its work.
@@ -41,14 +44,14 @@ $(UV):
 $(PIPELINE_STAMP): | $(UV)
 	@echo "pipeline environment: installing what requirements.lock says"
 	@rm -f $(VENV)/.synced-* $(VENV)/.tests-*
-	@$(UV) pip sync --python $(VENV)/bin/python requirements.lock
+	@$(UV) pip sync $(QUIET) --python $(VENV)/bin/python requirements.lock
 	@$(UV) pip install --python $(VENV)/bin/python --quiet --no-deps --editable .
 	@touch $@
 
 $(TEST_STAMP): | $(UV)
 	@echo "pipeline environment: installing what requirements.lock and requirements-dev.lock say"
 	@rm -f $(VENV)/.synced-* $(VENV)/.tests-*
-	@$(UV) pip sync --python $(VENV)/bin/python requirements.lock requirements-dev.lock
+	@$(UV) pip sync $(QUIET) --python $(VENV)/bin/python requirements.lock requirements-dev.lock
 	@$(UV) pip install --python $(VENV)/bin/python --quiet --no-deps --editable .
 	@touch $(PIPELINE_STAMP) $@
 
@@ -56,7 +59,7 @@ $(SERVING_STAMP): | $(UV)
 	@echo "serving environment: installing what bentos/requirements.lock says"
 	@test -x $(SERVING)/bin/python || $(UV) venv --quiet --python $(VENV)/bin/python $(SERVING)
 	@rm -f $(SERVING)/.synced-*
-	@$(UV) pip sync --python $(SERVING)/bin/python bentos/requirements.lock
+	@$(UV) pip sync $(QUIET) --python $(SERVING)/bin/python bentos/requirements.lock
 	@touch $@
 
 .PHONY: demo up down status logs doctor train serve

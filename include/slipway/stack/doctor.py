@@ -20,7 +20,7 @@ from slipway.stack.status import stack_parts
 from slipway.stack.stop import recorded_session
 from slipway.stack.supervisor import Supervisor
 
-__all__ = ["Finding", "examine", "locked_versions", "lock_differences"]
+__all__ = ["Finding", "examine", "lock_differences", "locked_versions"]
 
 Level = Literal["ok", "note", "problem"]
 

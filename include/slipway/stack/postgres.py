@@ -2,7 +2,7 @@
 
 Postgres refuses to run as root. Root therefore starts it as the unprivileged user 65534 that keeps one
 capability, to pass folders it could not enter otherwise (a checkout below /root); the data folder
-belongs to that user.
+belongs to that user. A cluster that an ordinary user has made goes on running as that user.
 """
 
 from __future__ import annotations
@@ -58,23 +58,26 @@ def _binary(name: str) -> str:
     return str(path)
 
 
-def _unprivileged() -> list[str]:
+def _unprivileged(folder: Path) -> list[str]:
+    """What to put before a command of Postgres so that it runs as the owner of its data folder."""
     if os.geteuid() != 0:
         return []
     tool = shutil.which("setpriv")
     if tool is None:
         raise StackError(
-            "Postgres cannot run as root without setpriv (package util-linux); install it or use another user"
+            "Postgres refuses to run as root and setpriv is missing; install util-linux or be another user"
         )
-    ids = [f"--reuid={UNPRIVILEGED_ID}", f"--regid={UNPRIVILEGED_ID}", "--clear-groups"]
+    user, group = (folder.stat().st_uid, folder.stat().st_gid) if folder.exists() else (UNPRIVILEGED_ID,) * 2
+    ids = [f"--reuid={user}", f"--regid={group}", "--clear-groups"]
     return [tool, *ids, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
 
 
 def command(settings: Settings) -> list[str]:
-    """The command that runs the cluster in the foreground."""
+    """The command that runs the cluster, in the foreground."""
     options = {"listen_addresses": settings.host, "port": str(settings.postgres_port), **_OPTIONS}
     flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-    return [*_unprivileged(), _binary("postgres"), "-D", str(data_dir(settings)), *flags]
+    folder = data_dir(settings)
+    return [*_unprivileged(folder), _binary("postgres"), "-D", str(folder), *flags]
 
 
 def initialise(settings: Settings) -> bool:
@@ -108,7 +111,7 @@ def _run_initdb(target: Path, password_file: str) -> None:
     locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     access = ["-U", USER, f"--pwfile={password_file}", "--auth=scram-sha-256"]
     done = subprocess.run(
-        [*_unprivileged(), _binary("initdb"), "-D", str(target), *access, *locale],
+        [*_unprivileged(target), _binary("initdb"), "-D", str(target), *access, *locale],
         capture_output=True,
         text=True,
         cwd=target.parent,

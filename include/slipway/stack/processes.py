@@ -113,16 +113,18 @@ def find_stack_processes(home: Path, session: int | None = None) -> list[Process
     ]
 
 
+def _living(processes: Iterable[Process]) -> list[Process]:
+    return [process for process in processes if process.exists()]
+
+
 def end_processes(processes: Iterable[Process], grace_seconds: float = 5.0) -> None:
     """Asks processes to end, and ends by force those that are left after the grace period."""
-    alive = [process for process in processes if process.exists()]
+    chosen = list(processes)
     for sent in (signal.SIGTERM, signal.SIGKILL):
-        for process in alive:
+        for process in _living(chosen):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process.pid, sent)
-        wait_until(lambda: not any(process.exists() for process in alive), grace_seconds)
-        alive = [process for process in alive if process.exists()]
-        if not alive:
+        if wait_until(lambda: not _living(chosen), grace_seconds):
             return
 
 

@@ -78,7 +78,7 @@ def programs(settings: Settings) -> tuple[Program, ...]:
         *_prometheus(settings),
         _mlflow(settings),
         *_airflow(settings),
-        *([_keeper(settings)] if importlib.util.find_spec("slipway.wiring") else []),
+        _keeper(settings),
     ]
     return tuple(found)
 

@@ -6,6 +6,7 @@ import http.client
 import os
 import re
 import shlex
+import sys
 import xmlrpc.client
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
@@ -110,6 +111,16 @@ password = {password}
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
+[eventlistener:reaper]
+command = {_literal(shlex.join([sys.executable, "-m", "slipway.stack.reaper"]))}
+events = PROCESS_STATE_EXITED
+buffer_size = 1000
+priority = 1
+startretries = 1000
+stderr_logfile = {_literal(str(settings.log_dir / "reaper.log"))}
+stderr_logfile_maxbytes = 1MB
+stderr_logfile_backups = 1
+
 [include]
 files = {_literal(str(folder / "slots"))}/*.conf
 """
@@ -171,13 +182,15 @@ class Supervisor:
     def __init__(self, settings: Settings, timeout_seconds: float = 10.0) -> None:
         self._address = f"{settings.host}:{settings.supervisor_port}"
         password = settings.secret("supervisor_password")
-        # One proxy per call: xmlrpc's connection is not made for use from several threads.
-        self._transport = lambda: _Transport("slipway", password, timeout_seconds)
+        self._credentials = ("slipway", password, timeout_seconds)
+
+    def _proxy(self) -> Any:
+        # One per call: xmlrpc's connection is not made for use from several threads.
+        return xmlrpc.client.ServerProxy(f"http://{self._address}/RPC2", transport=_Transport(*self._credentials))
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        proxy = xmlrpc.client.ServerProxy(f"http://{self._address}/RPC2", transport=self._transport())
         try:
-            return getattr(proxy, method)(*arguments)
+            return getattr(self._proxy(), method)(*arguments)
         except xmlrpc.client.ProtocolError as error:
             hint = "another program or another stack answers there" if error.errcode == 401 else error.errmsg
             raise StackError(f"the supervisor at {self._address} refuses: {hint}; see `slipway doctor`") from error
@@ -190,9 +203,8 @@ class Supervisor:
         Raises:
             StackError: something else answers at its address.
         """
-        proxy = xmlrpc.client.ServerProxy(f"http://{self._address}/RPC2", transport=self._transport())
         try:
-            state = proxy.supervisor.getState()
+            state = self._proxy().supervisor.getState()
         except (OSError, http.client.HTTPException):
             return False
         except xmlrpc.client.ProtocolError as error:
