@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from predictor.schema import Row
 from predictor.spool import Budget, Spool, SpoolLimits
 
 __all__ = ["Label", "PredictionLog"]
+
+logger = logging.getLogger("predictor.log")
 
 Label = tuple[bytes, int, str | float]
 """Request id (16 bytes), row in the request, label."""
@@ -94,7 +97,10 @@ class PredictionLog:
             await asyncio.sleep(self._tick_seconds)
             for spool in (self._predictions, self._labels):
                 if spool is not None:
-                    spool.tick()
+                    try:
+                        spool.tick()
+                    except Exception:  # the timer must go on: without it idle segments never reach the lake
+                        logger.exception("the spool's timer failed and goes on")
 
     def admit(self) -> None:
         """Refuse before computing what could not be logged.

@@ -8,6 +8,7 @@ keeper, which turns each into one Parquet file.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -80,14 +81,13 @@ class Budget:
 
 def _folder_bytes(folder: Path) -> int:
     total = 0
-    try:
-        for entry in os.scandir(folder):
-            if entry.is_dir(follow_symlinks=False):
-                total += _folder_bytes(Path(entry.path))
-            else:
-                total += entry.stat(follow_symlinks=False).st_size
-    except FileNotFoundError:
-        pass  # the keeper removes segments while we count
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # the keeper removes segments while we count
+                if entry.is_dir(follow_symlinks=False):
+                    total += _folder_bytes(Path(entry.path))
+                else:
+                    total += entry.stat(follow_symlinks=False).st_size
     return total
 
 
