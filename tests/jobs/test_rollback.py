@@ -1,0 +1,224 @@
+"""Rollback, abort and promote over real Postgres, with twins for the rest."""
+
+from __future__ import annotations
+
+import pytest
+
+from contracts.world import QUICK, World
+from slipway.core.rollout import Phase
+from slipway.errors import ConflictError, NotFoundError, RolloutError, SlipwayError
+from slipway.jobs.rollback import RolledBack
+
+pytestmark = pytest.mark.services
+
+
+def roll_back(world: World, to: str | None = None, dag_run: str | None = None) -> RolledBack:
+    return world.releases.rollback("iris", to, actor="ops", reason="it looks wrong", dag_run=dag_run)
+
+
+def released(world: World, *versions: str) -> None:
+    for version in versions:
+        world.release(version)
+
+
+def test_the_former_version_returns_by_weights_alone(world: World) -> None:
+    released(world, "1", "2")
+    starts = list(world.runtime.starts)
+    done = roll_back(world)
+    assert (done.what, done.from_version, done.to_version, done.warm) == ("rolled_back", "2", "1", True)
+    assert world.runtime.starts == starts
+    assert world.gateway.weights("iris") == {"blue": 100}
+    row = world.releases.history("iris", 1)[0]
+    assert (row.event, row.version, row.actor, row.reason) == ("live", "1", "ops", "it looks wrong")
+    assert world.registry.aliases[("iris", "champion")] == "1"
+    world.check_truth()
+
+
+def test_a_second_rollback_goes_further_back(world: World) -> None:
+    released(world, "1", "2", "3")
+    assert roll_back(world).to_version == "2"
+    assert roll_back(world).to_version == "1"
+    with pytest.raises(NotFoundError, match="kept versions: 2, 3"):
+        roll_back(world)
+    world.check_truth()
+
+
+def test_a_cold_version_is_started_and_proven_first(world: World) -> None:
+    released(world, "1", "2", "3")
+    done = roll_back(world, "1")
+    assert (done.to_version, done.warm) == ("1", False)
+    assert world.runtime.starts[-1] == ("iris", "green", "1")
+    world.check_truth()
+
+
+def test_only_kept_versions_can_be_reached(world: World) -> None:
+    released(world, "1", "2", "3", "4", "5")
+    assert world.releases.kept_versions("iris") == ["4", "3", "2"]
+    with pytest.raises(NotFoundError, match="version 1 is not kept for a rollback; kept versions: 4, 3, 2"):
+        roll_back(world, "1")
+    assert roll_back(world, "2").to_version == "2"
+
+
+def test_damaged_artefacts_are_refused_before_any_traffic(world: World) -> None:
+    released(world, "1", "2", "3")
+    world.packager.damaged.add("1")
+    world.gateway.published.clear()
+    with pytest.raises(RolloutError, match="artefacts: iris:v1"):
+        roll_back(world, "1")
+    assert all(weights["iris"] == {"blue": 100} for weights in world.gateway.published)
+    assert world.live() == "3"
+    world.check_truth()
+
+
+def test_repeating_the_same_run_changes_nothing(world: World) -> None:
+    released(world, "1", "2", "3")
+    first = roll_back(world, dag_run="manual-1")
+    again = roll_back(world, dag_run="manual-1")
+    assert (again.to_version, again.rollout_id) == (first.to_version, first.rollout_id) == ("2", first.rollout_id)
+    assert world.live() == "2"
+
+
+def test_rolling_back_to_what_is_live_does_nothing(world: World) -> None:
+    released(world, "1", "2")
+    events = world.events()
+    assert roll_back(world, "2").what == "nothing"
+    assert world.events() == events
+
+
+def test_without_a_former_version_there_is_nowhere_to_go(world: World) -> None:
+    world.release("1")
+    with pytest.raises(NotFoundError, match="no version before the live one"):
+        roll_back(world)
+    assert world.live() == "1"
+
+
+def test_the_registry_may_be_down(world: World) -> None:
+    released(world, "1", "2")
+    world.registry.down = True
+    done = roll_back(world)
+    assert (done.what, done.alias_pending) == ("rolled_back", True)
+    assert world.live() == "1"
+    world.registry.down = False
+    assert [finding.kind for finding in world.releases.reconcile()] == ["alias"]
+    assert world.registry.aliases[("iris", "champion")] == "1"
+
+
+def test_during_a_rollout_it_ends_the_rollout(world: World) -> None:
+    world.release("1")
+    world.begin("2", QUICK.model_copy(update={"bake_seconds": 1000}))
+    world.until(Phase.BAKING)
+    done = roll_back(world)
+    assert (done.what, done.from_version, done.to_version) == ("aborted", "2", "1")
+    assert world.live() == "1"
+    world.check_truth()
+
+
+def test_during_a_rollout_to_an_older_version(world: World) -> None:
+    released(world, "1", "2")
+    world.begin("3", QUICK.model_copy(update={"bake_seconds": 1000}))
+    world.until(Phase.BAKING)
+    done = roll_back(world, "1")
+    assert (done.what, done.to_version) == ("rolled_back", "1")
+    assert "aborted" in world.events()
+    world.check_truth()
+
+
+@pytest.mark.parametrize("phase", [Phase.PACKAGED, Phase.STARTING, Phase.VERIFYING, Phase.SHIFTING, Phase.BAKING])
+def test_abort_at_any_phase_gives_the_traffic_back(world: World, phase: Phase) -> None:
+    world.release("1")
+    world.begin("2")
+    world.until(phase)
+    ended = world.releases.abort("iris", actor="ops", reason="changed my mind")
+    assert ended.phase is Phase.ABORTED
+    assert world.gateway.weights("iris") == {"blue": 100}
+    assert world.live() == "1"
+    assert [row.actor for row in world.releases.history("iris") if row.event == "abort_asked"] == ["ops"]
+    world.check_truth()
+
+
+def test_an_abort_before_the_start_leaves_the_warm_version_alone(world: World) -> None:
+    released(world, "1", "2")
+    world.begin("3")
+    world.releases.abort("iris", actor="ops", reason="no")
+    assert roll_back(world).warm
+    world.check_truth()
+
+
+def test_an_abort_while_promoting_comes_too_late(world: World) -> None:
+    world.release("1")
+    world.begin("2")
+    world.until(Phase.PROMOTING)
+    assert world.releases.abort("iris", actor="ops", reason="no").phase is Phase.LIVE
+    world.check_truth()
+
+
+def test_promote_skips_steps_and_bake(world: World) -> None:
+    world.release("1")
+    world.begin("2", QUICK.model_copy(update={"bake_seconds": 10_000, "deadline_seconds": 100_000}))
+    world.until(Phase.BAKING)
+    began = world.clock.time
+    assert world.releases.promote("iris", actor="ops", reason="urgent").phase is Phase.LIVE
+    assert (world.clock.time - began).total_seconds() < 10
+    world.check_truth()
+
+
+def test_promote_does_not_overrule_golden_rows(world: World) -> None:
+    world.release("1")
+    world.probe.wrong.add("2")
+    world.begin("2", QUICK.model_copy(update={"ready_timeout_seconds": 3}))
+    with pytest.raises(RolloutError, match="golden rows"):
+        world.releases.promote("iris", actor="ops", reason="urgent")
+    world.check_truth()
+
+
+def test_nothing_to_abort_or_promote_is_said(world: World) -> None:
+    world.release("1")
+    for ask in (world.releases.abort, world.releases.promote):
+        with pytest.raises(NotFoundError, match="no rollout of iris runs"):
+            ask("iris", actor="ops", reason="?")
+
+
+class TestSplit:
+    def split(self, world: World, **weights: int) -> dict[str, int]:
+        return dict(world.releases.set_split("iris", weights, actor="ops", reason="experiment"))
+
+    def test_a_split_lasts_and_ends(self, world: World) -> None:
+        released(world, "1", "2")
+        assert self.split(world, champion=70, challenger=30) == {"green": 70, "blue": 30}
+        assert world.gateway.weights("iris") == {"green": 70, "blue": 30}
+        world.clock.sleep(10_000)
+        assert world.releases.reconcile() == []  # a slot with traffic is never stopped for its age
+        assert self.split(world, champion=100) == {"green": 100}
+        world.check_truth()
+
+    def test_a_rollback_ends_a_split(self, world: World) -> None:
+        released(world, "1", "2", "3")
+        self.split(world, champion=50, challenger=50)
+        assert roll_back(world, "1").to_version == "1"
+        assert world.gateway.weights("iris") == {"green": 100}
+        world.check_truth()
+
+    def test_a_release_waits_for_the_split_to_end(self, world: World) -> None:
+        released(world, "1", "2")
+        self.split(world, champion=50, challenger=50)
+        with pytest.raises(ConflictError, match="A/B split"):
+            world.begin("3")
+
+    @pytest.mark.parametrize(
+        "weights", [{"champion": 70}, {"champion": 120, "challenger": -20}, {"blue": 100}, {"champion": 70.5}, {}]
+    )
+    def test_what_is_no_split_is_refused(self, world: World, weights: dict[str, int]) -> None:
+        released(world, "1", "2")
+        with pytest.raises(SlipwayError):
+            self.split(world, **weights)
+        assert world.gateway.weights("iris") == {"green": 100}
+
+    def test_refused_while_a_rollout_runs_and_without_a_challenger(self, world: World) -> None:
+        with pytest.raises(NotFoundError, match="no version of iris is live"):
+            self.split(world, champion=100)
+        world.release("1")
+        with pytest.raises(ConflictError, match="no challenger"):
+            self.split(world, champion=50, challenger=50)
+        world.begin("2")
+        with pytest.raises(ConflictError, match="a rollout of iris version 2 runs"):
+            self.split(world, champion=100)
