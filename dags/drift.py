@@ -39,30 +39,29 @@ def build(model: str, cron: str) -> None:
     )
     def drift_dag() -> None:
         @task(execution_timeout=timedelta(hours=1))
-        def watch(params: dict[str, Any], run_id: str | None = None) -> dict[str, Any]:
+        def watch(params: dict[str, Any], dag_run: Any = None) -> dict[str, Any]:
+            from dagparts import final_errors
             from slipway.wiring import wiring
 
-            from dagparts import final_errors
-
+            # The run's own time, not the clock's: a retry judges the same window.
+            end = params["end"] or dag_run.run_after.isoformat()
             with final_errors():
-                return wiring().watch(model, params["start"], params["end"], run=run_id)
+                return wiring().watch(model, params["start"], end)
 
         @task(execution_timeout=timedelta(minutes=30))
-        def decide(report: dict[str, Any], run_id: str | None = None) -> dict[str, Any]:
+        def decide(report: dict[str, Any]) -> dict[str, Any]:
+            from dagparts import final_errors, skip_unless
             from slipway.wiring import wiring
 
-            from dagparts import final_errors, skip_unless
-
             with final_errors():
-                decision = wiring().decide_retrain(model, report, run=run_id)
+                decision = wiring().decide_retrain(model, report)
             skip_unless(decision["retrain"], "; ".join(decision["reasons"]))
             return decision
 
         @task(execution_timeout=timedelta(hours=1))
         def assemble(decision: dict[str, Any]) -> dict[str, Any]:
-            from slipway.wiring import wiring
-
             from dagparts import final_errors
+            from slipway.wiring import wiring
 
             with final_errors():
                 return wiring().assemble(model, decision)

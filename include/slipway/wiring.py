@@ -13,7 +13,7 @@ import logging
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from slipway.jobs.release import Progress
     from slipway.jobs.releases import Releases
     from slipway.jobs.simulate import Simulation
-    from slipway.ports import LedgerEntry, Packager
+    from slipway.ports import LedgerEntry, Packager, SlotRuntime
 
 __all__ = ["Wiring", "wiring"]
 
@@ -116,7 +116,6 @@ class Wiring:
         from slipway.adapters.envoy import EnvoyGateway
         from slipway.adapters.postgres_ledger import PostgresLedger
         from slipway.adapters.slot_probe import HttpSlotProbe, SystemClock
-        from slipway.adapters.supervisor import SupervisorRuntime
         from slipway.jobs.parts import Parts
         from slipway.jobs.releases import Releases
 
@@ -124,7 +123,7 @@ class Wiring:
         parts: Parts = Parts(
             store=self.store,
             ledger=PostgresLedger(self.database),
-            runtime=SupervisorRuntime(settings),
+            runtime=self._runtime(),
             gateway=EnvoyGateway(settings.xds_dir, settings.envoy_admin_uri, host=settings.host),
             packages=self.packager,
             probe=HttpSlotProbe(settings.host),
@@ -132,6 +131,37 @@ class Wiring:
             registry=self.mlflow,
         )
         return Releases(parts)
+
+    def _runtime(self) -> SlotRuntime:
+        from slipway.adapters.supervisor import SupervisorRuntime
+
+        settings = self.settings
+        return SupervisorRuntime(
+            settings.supervisor_uri,
+            settings.secret("supervisor_password"),
+            slots_dir=settings.home / "supervisor" / "slots",
+            log_dir=settings.log_dir,
+            command=[str(settings.serving_python), "-m", "bentoml", "serve"],
+            environment=self._slot_environment,
+            host=settings.host,
+        )
+
+    def _slot_environment(self, model: str) -> dict[str, str]:
+        settings = self.settings
+        return {
+            "SLIPWAY_HOME": str(settings.home),
+            "BENTOML_HOME": str(settings.bentoml_home),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "DO_NOT_TRACK": "1",
+            "SLIPWAY_SPOOL_DIR": str(settings.spool_dir),
+            "SLIPWAY_SPOOL_WHEN_FULL": self.spec(model).log.when_full,
+            "SLIPWAY_SPOOL_MAX_BYTES": str(settings.spool_max_bytes),
+            "SLIPWAY_SPOOL_SEGMENT_MAX_BYTES": str(settings.spool_segment_max_bytes),
+            "SLIPWAY_SPOOL_SEGMENT_MAX_AGE_SECONDS": str(settings.spool_segment_max_age_seconds),
+            "SLIPWAY_FSYNC_INTERVAL_MS": str(settings.fsync_interval_ms),
+            "SLIPWAY_MAX_BODY_BYTES": str(settings.max_body_bytes),
+            "SLIPWAY_MAX_BATCH_ROWS": str(settings.max_batch_rows),
+        }
 
     @cached_property
     def code_commit(self) -> str:
@@ -268,6 +298,53 @@ class Wiring:
         return {"model": model, "weights": dict(weights), "slots": by_slot}
 
     # --- drift and retraining -----------------------------------------------------------------------------
+
+    def watch(self, model: str, start: str | None, end: str | None) -> dict[str, Any]:
+        """Judge a window of logged predictions, by default the policy's hours until now."""
+        from slipway.adapters.evidently import EvidentlyReporter
+        from slipway.adapters.gx import GxValidator
+        from slipway.adapters.onnx import OnnxModelFiles
+        from slipway.jobs.watch import watch
+
+        spec, now = self.spec(model), _now()
+        until = _time(end) if end else now
+        since = _time(start) if start else until - timedelta(hours=spec.drift.window_hours)
+        report = watch(
+            spec,
+            since,
+            until,
+            lake=self.lake,
+            tracker=self.mlflow,
+            registry=self.mlflow,
+            files=OnnxModelFiles(),
+            validator=GxValidator(),
+            reporter=EvidentlyReporter(),
+            decisions=self.decision_log,
+            now=now,
+        )
+        return _facts(report)
+
+    def decide_retrain(self, model: str, report: Mapping[str, Any]) -> dict[str, Any]:
+        """Whether the watched window warrants a retrain."""
+        from slipway.jobs.retrain import decide
+
+        return _facts(decide(self.spec(model), report, decisions=self.decision_log, now=_now()))
+
+    def assemble(self, model: str, decision: Mapping[str, Any]) -> dict[str, Any]:
+        """The training set of a retrain: the reference and the validated, labelled, logged rows."""
+        from slipway.adapters.gx import GxValidator
+        from slipway.jobs.retrain import assemble
+
+        taken = assemble(
+            self.spec(model),
+            decision,
+            lake=self.lake,
+            registry=self.mlflow,
+            validator=GxValidator(),
+            decisions=self.decision_log,
+            now=_now(),
+        )
+        return _facts(taken)
 
     # --- what is ------------------------------------------------------------------------------------------
 
