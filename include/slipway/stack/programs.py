@@ -156,7 +156,8 @@ def _mlflow(settings: Settings) -> Program:
     return Program(
         name="mlflow",
         command=(
-            *(sys.executable, "-m", "mlflow", "server", "--host", settings.host, "--port", str(settings.mlflow_port)),
+            *(sys.executable, "-m", "slipway.stack.mlflow_server"),
+            *("--host", settings.host, "--port", str(settings.mlflow_port)),
             *("--workers", "1", "--serve-artifacts", "--artifacts-destination", str(artifacts)),
         ),
         environment={

@@ -17,6 +17,7 @@ from slipway.settings import Settings
 from slipway.stack import airflow, postgres, prometheus
 from slipway.stack.processes import end_processes, find_stack_processes, listener, port_is_free, wait_until
 from slipway.stack.programs import Program, base_environment, programs
+from slipway.stack.status import slot_is_ready
 from slipway.stack.stop import recorded_session
 from slipway.stack.supervisor import SLOT_PREFIX, State, Supervisor, config_file, write_config
 
@@ -25,6 +26,7 @@ __all__ = ["exclusive", "start_stack"]
 Report = Callable[[str], None]
 
 DEADLINE_SECONDS = 240.0
+SLOT_SECONDS = 60.0
 POLL_SECONDS = 0.2
 STILL_WAITING_SECONDS = 10.0
 
@@ -73,18 +75,22 @@ def _check_ports(wanted: Iterable[Program], settings: Settings) -> None:
         raise StackError("; ".join(taken) + "; stop it, or set another port (see .env.example)")
 
 
+def _clean(settings: Settings, report: Report) -> None:
+    """Ends what a supervisor that was killed has left behind: it would hold the ports."""
+    left = find_stack_processes(settings.home, recorded_session(settings))
+    if left:
+        report(f"ending {len(left)} processes that a former run left behind")
+        end_processes(left)
+
+
 def _write_gateway_files(settings: Settings) -> None:
     from slipway.stack.gateway import write_bootstrap
 
     write_bootstrap(settings)
 
 
-def _launch(settings: Settings, report: Report) -> None:
+def _launch(settings: Settings) -> None:
     """Starts supervisord in a session of its own."""
-    left = find_stack_processes(settings.home, recorded_session(settings))
-    if left:
-        report(f"ending {len(left)} processes that a former run left behind")
-        end_processes(left)
     log = settings.log_dir / "supervisord.out"
     with log.open("w") as output:
         code = subprocess.run(
@@ -118,7 +124,8 @@ def start_stack(settings: Settings, report: Report) -> None:
         running = supervisor.is_running()
         wanted = programs(settings)
         if not running:
-            _check_ports_after_cleaning(wanted, settings, report)
+            _clean(settings, report)
+            _check_ports(wanted, settings)
             if postgres.initialise(settings):
                 report("postgres: new cluster made")
         airflow.prepare(settings)
@@ -126,18 +133,27 @@ def start_stack(settings: Settings, report: Report) -> None:
         _write_gateway_files(settings)
         changed = write_config(wanted, settings)
         if not running:
-            _launch(settings, report)
+            _launch(settings)
         elif changed:
             supervisor.reload()
         _Start(settings, supervisor, wanted, report, began).run()
+        _await_slots(settings, supervisor, report)
 
 
-def _check_ports_after_cleaning(wanted: Iterable[Program], settings: Settings, report: Report) -> None:
-    left = find_stack_processes(settings.home, recorded_session(settings))
-    if left:
-        report(f"ending {len(left)} processes that a former run left behind")
-        end_processes(left)
-    _check_ports(wanted, settings)
+def _await_slots(settings: Settings, supervisor: Supervisor, report: Report) -> None:
+    """Waits for the bentos, which the supervisor has started by itself from their own files."""
+    waiting = {state.name for state in supervisor.states() if state.group.startswith(SLOT_PREFIX)}
+    deadline = time.monotonic() + SLOT_SECONDS
+    while waiting:
+        states = [state for state in supervisor.states() if state.name in waiting]
+        answering = {state.name for state in states if state.up and slot_is_ready(state, settings)}
+        for name in sorted(answering):
+            report(f"{name} ready")
+        waiting = {state.name for state in states} - answering
+        if waiting and time.monotonic() > deadline:
+            name = min(waiting)
+            raise StackError(f"{name} does not answer within {SLOT_SECONDS:.0f} s; see `slipway logs {name}`")
+        time.sleep(POLL_SECONDS if waiting else 0)
 
 
 class _Start:
@@ -254,8 +270,3 @@ def _last_line(path: Path) -> str:
         lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
         return lines[-1][:200] if lines else ""
     return ""
-
-
-def slot_states(states: Iterable[State]) -> list[State]:
-    """The bentos among Supervisor's processes."""
-    return [state for state in states if state.group.startswith(SLOT_PREFIX)]

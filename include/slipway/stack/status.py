@@ -15,7 +15,7 @@ from slipway.stack.processes import read_process
 from slipway.stack.programs import Program, programs
 from slipway.stack.supervisor import SLOT_PREFIX, State, Supervisor
 
-__all__ = ["Part", "addresses", "stack_parts"]
+__all__ = ["Part", "addresses", "slot_is_ready", "stack_parts"]
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,19 @@ def _part(name: str, program: Program | None, state: State | None, settings: Set
         return Part(name, "failing", None, None, address)
     if program is None:
         address = _slot_uri(state, settings)
-        ready = bool(address) and probes.answers(f"{address}/readyz")
+        ready = slot_is_ready(state, settings)
     else:
         ready = program.ready(state.started)
     uptime = max(0.0, time.time() - state.started)
     # Nothing that runs takes longer than this to answer for the first time.
     silent = "starting" if uptime < 60 else "not answering"
     return Part(name, "ready" if ready else silent, state.pid, uptime, address)
+
+
+def slot_is_ready(state: State, settings: Settings) -> bool:
+    """Whether a bento answers its golden rows."""
+    address = _slot_uri(state, settings)
+    return bool(address) and probes.answers(f"{address}/readyz")
 
 
 def _slot_uri(state: State, settings: Settings) -> str:

@@ -16,10 +16,12 @@ from typing import Any
 
 from slipway.errors import StackError
 from slipway.settings import Settings
+from slipway.stack.processes import wait_until
 from slipway.stack.programs import Program
 
 __all__ = ["SLOT_PREFIX", "State", "Supervisor", "config_file", "pid_file", "render", "slots_dir", "write_config"]
 
+REMOVE_SECONDS = 40.0
 SLOT_PREFIX = "slot-"  # programs of the bentos; they come and go at run time and are not ours to touch
 
 
@@ -253,14 +255,25 @@ class Supervisor:
 
     def reload(self) -> None:
         """Takes over a changed configuration file; only programs whose section changed are restarted."""
-        added, changed, removed = self._call("supervisor.reloadConfig")[0]
+        added, changed, removed = (
+            [group for group in groups if not group.startswith(SLOT_PREFIX)]
+            for groups in self._call("supervisor.reloadConfig")[0]
+        )
         for group in (*removed, *changed):
-            if not group.startswith(SLOT_PREFIX):
-                self._call("supervisor.stopProcessGroup", group)
-                self._call("supervisor.removeProcessGroup", group)
+            self._call("supervisor.stopProcessGroup", group, False)
+        for group in (*removed, *changed):
+            if not wait_until(lambda name=group: self._removed(name), REMOVE_SECONDS):  # type: ignore[misc]
+                raise StackError(f"{group} does not stop within {REMOVE_SECONDS:.0f} s; run `slipway down`")
         for group in (*added, *changed):
-            if not group.startswith(SLOT_PREFIX):
-                self._call("supervisor.addProcessGroup", group)
+            self._call("supervisor.addProcessGroup", group)
+
+    def _removed(self, group: str) -> bool:
+        try:
+            return bool(self._call("supervisor.removeProcessGroup", group))
+        except xmlrpc.client.Fault as fault:
+            if "STILL_RUNNING" in str(fault.faultString):
+                return False
+            raise
 
     def shutdown(self) -> None:
         """Stops everything, the supervisor last. Returns at once."""
