@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bento_cases import ROW, ROW_2, Client, Serve, read_frames, segments, softmax, write_house
 
+from bento_cases import ROW, ROW_2, Client, Serve, read_frames, segments, softmax, write_house
 from predictor import spool as spool_module
 
 REQUEST_ID = "0198c6b4-31b6-7be2-9f0a-6a1b2c3d4e5f"
@@ -125,9 +125,13 @@ def test_a_full_spool_refuses_and_recovers_when_it_is_shipped(serve: Serve, tmp_
         assert await client.metric("prediction_log_rows_total") == answered
         refused = await client.post("/feedback", {"request_id": REQUEST_ID, "label": "setosa"})
         assert refused.status == 503
-        for path in segments(tmp_path / "spool", "seg"):
-            path.unlink()
-        await until(lambda: not client.engine._log._budget.full)  # type: ignore[union-attr]
+
+        def shipped() -> bool:
+            for path in segments(tmp_path / "spool", "seg"):
+                path.unlink()
+            return not client.engine._log._budget.full  # type: ignore[union-attr]
+
+        await until(shipped)
         assert (await client.post("/predict", ROW)).status == 200
 
     serve(scenario, spool_max_bytes=20_000, spool_segment_max_bytes=4096)
