@@ -39,7 +39,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module)
             if node.module == "slipway":
-                names |= {f"slipway.{alias.name}" for alias in node.names}
+                names |= {f"slipway.{alias.name}" for alias in node.names if not alias.name.startswith("_")}
     return names
 
 

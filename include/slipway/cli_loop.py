@@ -101,7 +101,8 @@ def abort(model: str, reason: str) -> None:
 def rollback(model: str, version: str | None, reason: str) -> None:
     """Bring a former version back; needs only Postgres and the gateway."""
     outcome = _slipway().roll_back(model, version, actor="cli", reason=reason)
-    click.echo(f"{model} version {outcome['version']} is live again, after {outcome['seconds']:.2f} s")
+    done = "was live already" if outcome["what"] == "nothing" else f"is live again, after {outcome['seconds']:.2f} s"
+    click.echo(f"{model} version {outcome['to_version']} {done}")
 
 
 @click.command()

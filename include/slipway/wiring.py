@@ -299,6 +299,10 @@ class Wiring:
 
     # --- drift and retraining -----------------------------------------------------------------------------
 
+    def has_champion(self, model: str) -> bool:
+        """Whether a version of the model was ever released."""
+        return self.mlflow.by_alias(self.spec(model).name, "champion") is not None
+
     def watch(self, model: str, start: str | None, end: str | None) -> dict[str, Any]:
         """Judge a window of logged predictions, by default the policy's hours until now."""
         from slipway.adapters.evidently import EvidentlyReporter
