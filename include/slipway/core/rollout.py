@@ -57,6 +57,7 @@ class Phase(StrEnum):
 
 ENDED = frozenset({Phase.LIVE, Phase.ROLLED_BACK, Phase.ABORTED})
 _SHIFT_SECONDS = 30.0
+_SILENT_SECONDS = 5.0
 ABORTED_BY_OPERATOR = "aborted by an operator"
 _BEFORE_TRAFFIC = frozenset({Phase.PACKAGED, Phase.STARTING, Phase.VERIFYING, Phase.REPLAYING, Phase.SHADOWING})
 _IN_TRAFFIC = frozenset({Phase.SHIFTING, Phase.BAKING})
@@ -118,6 +119,14 @@ class Rollout:
             confirmed_at=None,
             finished_at=now if phase in ENDED else None,
         )
+
+
+    def resumed(self, now: datetime) -> Rollout:
+        """The same rollout, driven now. Time in which nobody drove it is no fault of a slot that is starting."""
+        silent = now - self.driven_at
+        if self.phase in _BEFORE_TRAFFIC and silent > timedelta(seconds=_SILENT_SECONDS):
+            return replace(self, driven_at=now, phase_since=min(now, self.phase_since + silent))
+        return replace(self, driven_at=now)
 
 
 @dataclass(frozen=True)

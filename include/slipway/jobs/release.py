@@ -116,7 +116,7 @@ def advance(parts: Parts, model: str, *, lock_seconds: float = 10.0) -> Progress
         rollout = parts.store.active(model)
         if rollout is None:
             return None
-        rollout = replace(rollout, driven_at=parts.clock.now())
+        rollout = rollout.resumed(parts.clock.now())
         seen = observe(parts, rollout)
         rollout = replace(rollout, checks=tuple(seen.checks) or rollout.checks)
         action = decide(rollout, seen, rollout.driven_at)
