@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 
 from slipway.core.rollout import Phase
 from slipway.errors import SlipwayError
+from slipway.spec import fleet_names
 from slipway.wiring import Wiring, wiring
 
 __all__ = ["Keeper", "Metrics", "main"]
@@ -56,6 +57,7 @@ class Keeper:
         self._slipway, self._metrics = slipway, metrics
         self._stop = threading.Event()
         self._said: dict[str, str] = {}
+        self._known: frozenset[str] = frozenset()
 
     def stop(self) -> None:
         self._stop.set()
@@ -104,12 +106,16 @@ class Keeper:
         for problem in done.problems:
             log.error("log: %s", problem)
         pending = self._slipway.spool.pending_rows()
-        for model in {*self._slipway.fleet, *pending}:
+        for model in {*self._known, *pending}:
             self._metrics.pending.labels(model).set(pending.get(model, 0))
 
     def tend(self) -> None:
         """Finish abandoned rollouts; repair whatever differs from the tables."""
         releases = self._slipway.releases
+        names = fleet_names(self._slipway.settings.fleet_dir)
+        if names != self._known:
+            releases.know(names)
+            self._known = names
         for finding in [*releases.take_over(self._slipway.settings.driver_silence_seconds), *releases.reconcile()]:
             level = logging.INFO if finding.repaired else logging.WARNING
             text = f"{finding.kind} {finding.model}: {finding.detail}"
@@ -172,7 +178,8 @@ def main() -> None:
     keeper = Keeper(slipway, metrics)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: keeper.stop())
-    log.info("keeping %s; metrics on port %d", ", ".join(slipway.fleet) or "no model yet", settings.keeper_metrics_port)
+    names = ", ".join(sorted(fleet_names(settings.fleet_dir))) or "no model yet"
+    log.info("keeping %s; metrics on port %d", names, settings.keeper_metrics_port)
     keeper.run()
     server.shutdown()
     log.info("stopped")

@@ -32,6 +32,7 @@ __all__ = [
     "RolloutPolicy",
     "Step",
     "Target",
+    "fleet_names",
     "load_fleet",
     "load_model",
 ]
@@ -313,13 +314,18 @@ def _load_file(path: Path) -> ModelSpec:
     return spec
 
 
+def fleet_names(directory: Path) -> frozenset[str]:
+    """The models that have a fleet file, without importing any."""
+    return frozenset(path.stem for path in directory.glob("*.py") if _NAME.match(path.stem))
+
+
 def load_fleet(directory: Path) -> dict[str, ModelSpec]:
     """Every model of the installation by name, in name order.
 
     Raises:
         SpecError: the first fleet file that is wrong, with the field.
     """
-    return {path.stem: _load_file(path) for path in sorted(directory.glob("*.py")) if not path.name.startswith("_")}
+    return {name: _load_file(directory / f"{name}.py") for name in sorted(fleet_names(directory))}
 
 
 def load_model(directory: Path, name: str) -> ModelSpec:
@@ -329,8 +335,7 @@ def load_model(directory: Path, name: str) -> ModelSpec:
         NotFoundError: no such fleet file; the message lists those that exist.
         SpecError: the file is wrong.
     """
-    path = directory / f"{name}.py"
-    if not _NAME.match(name) or not path.is_file():
-        known = ", ".join(sorted(p.stem for p in directory.glob("*.py") if not p.name.startswith("_"))) or "none"
-        raise NotFoundError(f"no model named {name!r}; known models: {known}")
-    return _load_file(path)
+    names = fleet_names(directory)
+    if name not in names:
+        raise NotFoundError(f"no model named {name!r}; known models: {', '.join(sorted(names)) or 'none'}")
+    return _load_file(directory / f"{name}.py")

@@ -6,7 +6,7 @@ written together, so no crash can part it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
@@ -105,6 +105,13 @@ class PostgresReleaseStore:
     def fleet(self) -> tuple[list[SlotRecord], list[Traffic]]:
         """Slots and traffic of all models, seen at one moment."""
         return self.slots(), self.traffic()
+
+    def know(self, models: Collection[str], now: datetime) -> None:
+        """Give every model a row, so that the gateway has routes for those that were never released, too."""
+        if models:
+            rows = [{"model": model, "updated_at": now} for model in sorted(models)]
+            with self._database.begin() as connection:
+                connection.execute(upsert(traffic).values(rows).on_conflict_do_nothing())
 
     def assign(self, model: str, slot: SlotName, version: str | None, bento_tag: str | None, now: datetime) -> None:
         """Say which version belongs in a slot; None empties it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,6 +40,8 @@ class ReleaseStore(Protocol):
     def traffic_of(self, model: str) -> Traffic: ...
 
     def fleet(self) -> tuple[Sequence[SlotRecord], Sequence[Traffic]]: ...
+
+    def know(self, models: Collection[str], now: datetime) -> None: ...
 
     def assign(self, model: str, slot: SlotName, version: str | None, bento_tag: str | None, now: datetime) -> None: ...
 

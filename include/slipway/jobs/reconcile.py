@@ -93,6 +93,9 @@ def _slots_of(parts: Parts, traffic: Traffic, slots: Sequence[SlotRecord], prese
             active = parts.store.active(model)
             traffic, present = parts.store.traffic_of(model), parts.runtime.list()
             mine = [slot for slot in parts.store.slots(model) if active is None or slot.slot != active.slot]
+            if active:
+                # The old slot has lost its traffic and is not kept warm yet: nothing is stopped under a rollout.
+                mine = [slot for slot in mine if _is_wanted(parts, slot, traffic)]
             wrong = [slot for slot in mine if not _is_right(parts, slot, traffic, present)]
             return [_repair(parts, slot, traffic, present) for slot in wrong]
     except ConflictError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -80,6 +80,13 @@ class Releases:
     def set_split(self, model: str, split: Mapping[str, int], *, actor: str, reason: str) -> dict[SlotName, int]:
         """Set a lasting A/B split; see `jobs.traffic.set_split`."""
         return _traffic.set_split(self.parts, model, split, actor=actor, reason=reason)
+
+    def know(self, models: Collection[str]) -> None:
+        """Let the gateway route models that were never released: they answer that no version is live."""
+        missing = set(models) - {row.model for row in self.parts.store.traffic()}
+        if missing:
+            self.parts.store.know(missing, self.parts.clock.now())
+            _traffic.apply_fleet(self.parts)
 
     def apply(self) -> GatewayState:
         """Publish the fleet from the tables and wait until the gateway applies it."""
