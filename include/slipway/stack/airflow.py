@@ -120,6 +120,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "AIRFLOW_HOME": str(airflow_home(settings)),
         "PYTHONPATH": str(settings.project_dir / "include"),
         "SLIPWAY_HOME": str(settings.home),
+        "MLFLOW_TRACKING_URI": settings.mlflow_uri,
         **{f"AIRFLOW__{name.upper()}": value for name, value in options.items()},
     }
 

