@@ -215,4 +215,4 @@ def read_frames(path: Path) -> list[Any]:
 
 
 def segments(folder: Path, state: str = "*") -> list[Path]:
-    return sorted(folder.glob(f"*/*/*.{state}"))
+    return sorted(path for kind in ("predictions", "labels") for path in folder.glob(f"{kind}/*/*.{state}"))

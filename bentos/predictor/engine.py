@@ -145,7 +145,7 @@ class Engine:
     ) -> Outcome:
         log = self._log
         assert log is not None
-        log.admit()
+        log.admit(len(rows))
         try:
             if len(rows) <= self.config.thread_rows:
                 outcome = artefacts.model.infer(rows)

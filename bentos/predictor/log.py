@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,10 +19,13 @@ from predictor.model import Outcome
 from predictor.problems import Problem
 from predictor.schema import Row
 from predictor.spool import Budget, Spool, SpoolLimits
+from predictor.tally import LABELS, LOST, REFUSED, SHADOW, Tally
 
 __all__ = ["Label", "PredictionLog"]
 
 logger = logging.getLogger("predictor.log")
+
+_SYNC_COUNTS_SECONDS = 1.0
 
 Label = tuple[bytes, int, str | float]
 """Request id (16 bytes), row in the request, label."""
@@ -44,7 +47,9 @@ class PredictionLog:
         self._predictions: Spool | None = None
         self._labels: Spool | None = None
         self._budget: Budget | None = None
+        self._tally: Tally | None = None
         self._timer: asyncio.Task[None] | None = None
+        self._counts_at = 0.0
         self._tick_seconds = min(
             0.5, max(0.02, (config.fsync_interval_ms or 500) / 1000), config.spool_segment_max_age_seconds / 4
         )
@@ -72,6 +77,8 @@ class PredictionLog:
         }
         self._predictions = Spool(folder / "predictions" / identity.model, header, limits, budget)
         self._labels = Spool(folder / "labels" / identity.model, header | {"kind": "labels"}, limits, budget)
+        own = {key: header[key] for key in ("format", "model", "version", "slot")}
+        self._tally = Tally(folder / "tally" / identity.model, own)
 
     @property
     def spool_bytes(self) -> int:
@@ -91,25 +98,44 @@ class PredictionLog:
         for spool in (self._predictions, self._labels):
             if spool is not None:
                 await asyncio.to_thread(spool.close)
+        if self._tally is not None:
+            self._tally.close()
 
     async def _run_timer(self) -> None:
         while True:
             await asyncio.sleep(self._tick_seconds)
-            for spool in (self._predictions, self._labels):
-                if spool is not None:
-                    try:
-                        spool.tick()
-                    except Exception:  # the timer must go on: without it idle segments never reach the lake
-                        logger.exception("the spool's timer failed and goes on")
+            for tick in self._ticks():
+                try:
+                    tick()
+                except Exception:  # the timer must go on: without it idle segments never reach the lake
+                    logger.exception("the spool's timer failed and goes on")
 
-    def admit(self) -> None:
+    def _ticks(self) -> Iterator[Callable[[], None]]:
+        for spool in (self._predictions, self._labels):
+            if spool is not None:
+                yield spool.tick
+        tally, spool = self._tally, self._predictions
+        if tally is not None and spool is not None:
+            yield lambda: tally.tick(time.time_ns() // 1000)
+            now = time.monotonic()
+            if now >= self._counts_at:
+                self._counts_at = now + _SYNC_COUNTS_SECONDS
+                yield lambda: spool.beside(tally.sync)
+
+    def admit(self, rows: int) -> None:
         """Refuse before computing what could not be logged.
 
         Raises:
             Problem: 503; the spool is full and the policy is to refuse.
         """
         if self._refuse and self._budget is not None and self._budget.full:
-            raise _log_full()
+            raise self._refused(time.time_ns() // 1000, rows)
+
+    def _refused(self, ts_us: int, rows: int) -> Problem:
+        self._metrics.refused_rows += rows
+        if self._tally is not None:
+            self._tally.add(REFUSED, ts_us, rows)
+        return _log_full()
 
     async def record(
         self, request_id: bytes, rows: Sequence[Row], outcome: Outcome, shadow: bool, seconds: float
@@ -119,22 +145,29 @@ class PredictionLog:
         Raises:
             Problem: 503; it could not be written and the policy is to refuse.
         """
-        spool = self._predictions
-        if spool is None:
+        spool, tally = self._predictions, self._tally
+        if spool is None or tally is None:
             return
         ts_us = time.time_ns() // 1000
         latency_us = int(seconds * 1e6)
         entry = (request_id, ts_us, latency_us, shadow, rows, outcome.predictions, outcome.probabilities)
+        number = len(rows)
         try:
+            tally.open(ts_us)
             spool.append(self._encode(entry), ts_us)
             if self._wait_for_disk:
                 await spool.durable()
         except OSError as error:
             if self._refuse:
-                raise _log_full() from error
-            self._metrics.lost_rows += len(rows)
+                raise self._refused(ts_us, number) from error
+            self._metrics.lost_rows += number
+            tally.add(LOST, ts_us, number)
         else:
-            self._metrics.logged_rows += len(rows)
+            self._metrics.logged_rows += number
+        if shadow:
+            tally.add(SHADOW, ts_us, number)
+        else:
+            tally.answered(ts_us, number)
 
     async def record_labels(self, labels: Sequence[Label]) -> None:
         """Write labels and wait until they are fsynced.
@@ -155,3 +188,5 @@ class PredictionLog:
                 503, "log_full", "labels cannot be stored at the moment", headers=[(b"retry-after", b"5")]
             ) from error
         self._metrics.labels += len(labels)
+        if self._tally is not None:
+            self._tally.add(LABELS, time.time_ns() // 1000, len(labels))

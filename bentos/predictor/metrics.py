@@ -30,6 +30,7 @@ class Metrics:
         self.shadow_errors = 0
         self.logged_rows = 0
         self.lost_rows = 0
+        self.refused_rows = 0
         self.labels = 0
         self.in_flight = 0
         self.errors: Counter[str] = Counter()
@@ -70,6 +71,7 @@ class Metrics:
         metric("prediction_shadow_errors_total", "counter", "Failed shadow requests.", self.shadow_errors)
         metric("prediction_log_rows_total", "counter", "Rows written to the prediction log.", self.logged_rows)
         metric("prediction_log_lost_rows_total", "counter", "Answered rows that could not be logged.", self.lost_rows)
+        metric("prediction_log_refused_rows_total", "counter", "Rows refused as no log had room.", self.refused_rows)
         metric("prediction_log_spool_bytes", "gauge", "Bytes in the spool of this machine.", spool_bytes)
         metric("feedback_labels_total", "counter", "Labels taken in.", self.labels)
         metric("prediction_in_flight", "gauge", "Prediction requests in work.", self.in_flight)

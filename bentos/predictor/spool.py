@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +166,10 @@ class Spool:
             self._syncing.add_done_callback(_report)
         if self._budget.claim_scan():
             self._disk.submit(self._budget.scan)
+
+    def beside(self, work: Callable[[], None]) -> None:
+        """Run something in the disk thread, after what was handed to it before."""
+        self._disk.submit(work)
 
     def seal(self) -> None:
         """Hand the open segment to the disk thread, to be sealed; the next record opens a new one."""

@@ -62,7 +62,7 @@ def test_every_answered_row_and_label_reaches_the_lake_once(tmp_path: Path, spoo
     result = ship(spool, lake)
     assert (result.segments, result.rows, result.labels, result.problems) == (2, {"iris": 4}, {"iris": 1}, [])
     assert spool.pending_rows() == {}
-    assert spool.size_bytes() == 0
+    assert spool.sealed() == []
 
     frame = lake.predictions("iris", *window())
     assert list(zip(frame["request_id"], frame["row"], strict=True)) == [(FIRST, 0), (FIRST, 1), (SECOND, 0)]
