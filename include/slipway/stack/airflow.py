@@ -58,6 +58,7 @@ def _core(settings: Settings) -> dict[str, str]:
         "logging__base_log_folder": str(settings.log_dir / "airflow"),
         "logging__logging_level": settings.log_level,
         "logging__colored_console_log": "False",
+        "logging__namespace_levels": "great_expectations=WARNING",  # a hundred lines per validation otherwise
         "logging__dag_processor_child_process_log_directory": str(settings.log_dir / "airflow" / "dag_processor"),
     }
 
@@ -96,6 +97,7 @@ _PACE = {
     "scheduler__task_instance_heartbeat_timeout_detection_interval": "5",
     "scheduler__task_queued_timeout": "120",
     "scheduler__catchup_by_default": "False",
+    "workers__execution_api_timeout": "30",  # of a laptop whose cores are all training
     "dag_processor__refresh_interval": "5",
     "dag_processor__min_file_process_interval": "15",
     "dag_processor__parsing_processes": "1",

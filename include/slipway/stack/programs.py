@@ -196,7 +196,9 @@ def _airflow(settings: Settings) -> list[Program]:
 
     def ready(name: str) -> Callable[[float], bool]:
         if name not in health:
-            return lambda _: probes.answers(f"{settings.airflow_uri}/api/v2/version")
+            # Tasks talk to /execution, whose first answer takes seconds; better now than in the first task.
+            paths = ("api/v2/version", "execution/health/ping")
+            return lambda _: all(probes.answers(f"{settings.airflow_uri}/{path}") for path in paths)
         return lambda started: probes.airflow_beats(settings.airflow_uri, health[name], started)
 
     return [

@@ -18,6 +18,10 @@ def _token() -> str:
     return secrets.token_urlsafe(32)
 
 
+def _signing_key() -> str:
+    return secrets.token_urlsafe(64)  # SHA-512 wants no less
+
+
 def _fernet_key() -> str:
     return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
@@ -34,7 +38,7 @@ SECRETS: dict[str, Callable[[], str]] = {
     "SLIPWAY_AIRFLOW_ADMIN_PASSWORD": _password,
     "SLIPWAY_AIRFLOW_FERNET_KEY": _fernet_key,
     "SLIPWAY_AIRFLOW_SECRET_KEY": _token,
-    "SLIPWAY_AIRFLOW_JWT_SECRET": _token,
+    "SLIPWAY_AIRFLOW_JWT_SECRET": _signing_key,
     "SLIPWAY_CONTROL_KEY": _token,
 }
 
