@@ -150,7 +150,10 @@ def database_url(postgres: Cluster) -> Iterator[str]:
 
 @dataclass
 class RealEnvoy:
-    """One Envoy of a test; `kill` and `start` let the test take it away."""
+    """One Envoy of a test; `kill` and `start` let the test take it away.
+
+    Start it from a thread that stays: Envoy ends itself when the thread that started it does.
+    """
 
     xds_dir: Path
     gateway_port: int

@@ -188,7 +188,7 @@ class EnvoyGateway:
             time.sleep(0.01)
 
     def _stats(self) -> dict[str, BackendStats]:
-        pattern = rf"^cluster\..*\.({'|'.join(_STATS)})$"
+        pattern = rf"^cluster\.[^.]+\.({'|'.join(_STATS)})$"
         counters: dict[str, dict[str, int]] = {}
         for stat in self._get("/stats", format="json", filter=pattern).get("stats", []):
             if "name" in stat:
