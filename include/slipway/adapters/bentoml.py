@@ -13,6 +13,7 @@ import logging
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,8 +133,10 @@ class BentoPackager:
 
     def _run_build(self, model: str, version: str, folder: Path) -> None:
         self._home.mkdir(parents=True, exist_ok=True)
+        # BentoML wants to see `uv`, though it has nothing to do for it here; without one it would fetch some version.
+        own_tools = Path(sys.executable).parent
         environment = {
-            "PATH": f"{self._python.parent}:/usr/local/bin:/usr/bin:/bin",
+            "PATH": f"{self._python.parent}:{own_tools}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self._home),
             "BENTOML_HOME": str(self._home),
             "BENTOML_DO_NOT_TRACK": "True",
