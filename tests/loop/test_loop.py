@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import time
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +18,8 @@ import pytest
 
 from loop.conftest import Stack, wait_until
 from loop.steady_load import SteadyLoad
+from slipway.adapters.bentoml import digest_of
+from slipway.wiring import Wiring
 
 pytestmark = pytest.mark.stack
 
@@ -123,6 +128,64 @@ def test_drift_with_labels_retrains_and_releases_without_a_failed_request(stack:
     wait_for_rows(stack, load.answered_ids())
     logged = lake_column(stack, "predictions", "request_id")
     assert len(logged) == len(set(logged)), "single rows: each answer is logged once"
+
+
+def test_a_bento_with_wrong_golden_rows_never_gets_a_request(stack: Stack, tmp_path: Path) -> None:
+    slipway = Wiring(stack.settings())
+    good = slipway.releases.live("iris")
+    wrong = tmp_path / "v99"
+    shutil.copytree(good.path, wrong)
+    golden_file = next(wrong.rglob("golden.json"))
+    golden = json.loads(golden_file.read_text())
+    golden["predictions"] = ["virginica"] * len(golden["predictions"])
+    golden_file.write_text(json.dumps(golden))
+    identity_file = next(wrong.rglob("identity.json"))
+    identity_file.write_text(json.dumps(json.loads(identity_file.read_text()) | {"version": "99"}))
+    package = dataclasses.replace(good, version="99", path=wrong, bento_tag="iris:v99", digest=digest_of(wrong))
+    policy = slipway.spec("iris").rollout.model_copy(update={"ready_timeout_seconds": 10.0})
+    with SteadyLoad(stack.settings().gateway_uri, "iris", ROW, rate=50) as load:
+        rollout = slipway.releases.begin(package, policy, actor="test", reason="wrong golden rows")
+        for progress in slipway.releases.drive(rollout):
+            rollout = progress.rollout
+    assert rollout.phase == "rolled_back"
+    assert "golden" in str(rollout.failure)
+    assert load.failures() == []
+    assert "99" not in load.versions()
+    assert live_version(stack) == "1"
+
+
+def task_processes(stack: Stack) -> list[int]:
+    """The processes that run Airflow's tasks: children of the executor's busy workers."""
+    found = []
+    for pid in stack.processes():
+        try:
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            if b"LocalExecutor: " in Path(f"/proc/{parent}/cmdline").read_bytes():
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+def test_a_killed_release_task_ends_with_one_consistent_version(stack: Stack) -> None:
+    """The task is killed in the middle of its rollout; Airflow's retry or the keeper finishes it."""
+    slipway = Wiring(stack.settings())
+    slipway.airflow.trigger("iris_release", {"version": "2", "reason": "to be killed"})
+    rollout = wait_until(lambda: slipway.store.active("iris"), 60, "the rollout to begin")
+    killed = [os.kill(pid, signal.SIGKILL) for pid in task_processes(stack)]
+    assert killed
+    ended = wait_until(
+        lambda: (found := slipway.store.rollout(rollout.id)).ended and found, 120, "the rollout to be finished"
+    )
+    assert ended.phase in ("live", "rolled_back")
+    live = "2" if ended.phase == "live" else "1"
+    wait_until(lambda: live_version(stack) == live, 10, f"version {live} to be live")
+    with stack.gateway as client:
+        assert client.post("/predict/iris", json=ROW).json()["model_version"] == live
+    wait_until(lambda: slipway.mlflow.by_alias("iris", "champion").version == live, 30, "the alias to follow")
+    events = [row["event"] for row in stack.ledger("--model", "iris") if row["rollout_id"] == rollout.id]
+    assert events.count("live") == (1 if live == "2" else 0)
+    stack.cli("rollback", "iris", "--to", "1", check=live == "2")
 
 
 BAD: list[tuple[str, dict[str, Any], int]] = [
