@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["FileStore"]
+
+_STRAY_SECONDS = 3600.0
 
 
 class FileStore:
@@ -62,12 +67,52 @@ class FileStore:
             self._fs.makedirs(full.rsplit("/", 1)[0], exist_ok=True)
             self._fs.pipe_file(full, content)
 
+    @contextlib.contextmanager
+    def writing(self, path: str) -> Iterator[Path]:
+        """A local file to write to, which becomes `path` as a whole at the end; an exception leaves nothing."""
+        full = self._full(path)
+        if self._local:
+            with _aside(Path(full)) as aside:
+                yield aside
+            return
+        with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+            aside = Path(folder) / "file"
+            yield aside
+            self._fs.makedirs(full.rsplit("/", 1)[0], exist_ok=True)
+            self._fs.put_file(str(aside), full)
+
+    def delete(self, path: str) -> None:
+        """Delete a file; deleting twice is fine."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._full(path))
+
+    def sweep_strays(self, folder: str) -> None:
+        """Delete what killed processes left half written in a local folder."""
+        if self._local:
+            for path in Path(self._full(folder)).glob(".*.tmp"):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > _STRAY_SECONDS:
+                        path.unlink()
+
+    @property
+    def local_root(self) -> Path | None:
+        """The folder, if it is on a local disk."""
+        return Path(self._root) if self._local else None
+
     def footer(self, path: str) -> Any:
         """The metadata of a Parquet file, without its rows."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         with self._fs.open(self._full(path), "rb") as file:
-            return pq.ParquetFile(file).metadata
+            try:
+                return pq.ParquetFile(file).metadata
+            except pa.ArrowInvalid as error:
+                raise DataError(f"{path} is no Parquet file: {error}") from error
+
+    def metadata(self, path: str) -> dict[bytes, bytes]:
+        """What the footer of a Parquet file says beside its columns."""
+        return dict(self.footer(path).metadata or {})
 
     def schema(self, path: str) -> pa.Schema:
         """The columns of a Parquet file."""
@@ -119,18 +164,27 @@ def _protocols(fs: Any) -> tuple[str, ...]:
 
 
 def _write_local(path: Path, content: bytes) -> None:
+    with _aside(path) as aside:
+        aside.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """A file beside `path` that takes its place when it is whole and on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield aside
+        _sync(aside, os.O_RDONLY)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    fd = os.open(path, flags)
     try:
-        os.fsync(folder)
+        os.fsync(fd)
     finally:
-        os.close(folder)
+        os.close(fd)

@@ -2,7 +2,7 @@
 
 Every file is immutable, appears whole and has a name that says what it holds, so writing twice is
 writing once. Readers list the files first and read exactly those; files that appear meanwhile belong to
-the next reader.
+the next reader. How files of the log become fewer while they are read: `slipway.adapters.log_files`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from slipway.adapters.files import FileStore
+from slipway.adapters.log_files import LogFiles, again
 from slipway.errors import ArtefactError, DataError, NotFoundError
 from slipway.ports import Snapshot
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["ParquetLake"]
 
 _DATE = re.compile(r"date=(\d{4}-\d{2}-\d{2})$")
-_TRIES = 5
 _PREDICTIONS = (
     ("request_id", "string"),
     ("row", "int32"),
@@ -52,6 +52,7 @@ class ParquetLake:
 
     def __init__(self, url: str, features: Features | None = None) -> None:
         self._files = FileStore(url)
+        self._log_store = LogFiles(self._files)
         self._features = features
 
     # -- the log ---------------------------------------------------------------------------------
@@ -72,8 +73,8 @@ class ParquetLake:
         """
         import pyarrow as pa
 
-        path = f"{kind}/model={model}/date={day.isoformat()}/{name}.parquet"
-        if self._files.exists(path):
+        folder = f"{kind}/model={model}/date={day.isoformat()}"
+        if again(lambda: self._log_store.holds(folder, name)):
             return False
         try:
             table = pa.table(
@@ -81,7 +82,7 @@ class ParquetLake:
             )
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(f"{kind} of {model}, segment {name}: {error}") from error
-        self._files.write(path, _parquet(table))
+        self._files.write(f"{folder}/{name}.parquet", _parquet(table))
         return True
 
     def predictions(self, model: str, start: datetime, end: datetime, *, shadow: bool = False) -> pd.DataFrame:
@@ -109,6 +110,19 @@ class ParquetLake:
         table = self._query("predictions", model, start, end, query, shadow=shadow)
         return 0 if table is None else int(table.column("rows")[0].as_py())
 
+    def logged_by_hour(self, model: str, start: datetime, end: datetime) -> dict[datetime, int]:
+        """Logged rows without shadow ones, by the hour of their time; hours without any are left out.
+
+        Raises:
+            DataError: a time without a zone.
+        """
+        query = """
+            SELECT date_trunc('hour', ts) AS hour, count(*) AS rows FROM log
+            WHERE ts >= $start AND ts < $end AND NOT shadow GROUP BY hour
+        """
+        table = self._query("predictions", model, start, end, query)
+        return {} if table is None else {row["hour"].astimezone(UTC): row["rows"] for row in table.to_pylist()}
+
     def labels(self, model: str, start: datetime | None = None, end: datetime | None = None) -> pd.DataFrame:
         """Labels given in `start <= ts < end`: request_id, row, label, ts; of one given twice the last.
 
@@ -134,17 +148,13 @@ class ParquetLake:
         if start.tzinfo is None or end.tzinfo is None:
             raise DataError("the window's start and end need a time zone; use UTC")
         values = {"start": start.astimezone(UTC), "end": end.astimezone(UTC), **parameters}
-        for attempt in range(_TRIES):
-            paths = self._log_files(kind, model, start.astimezone(UTC), end.astimezone(UTC))
-            if not paths:
-                return None
-            try:
-                return self._files.query(query, paths, values, provenance=kind == "labels")
-            except FileNotFoundError:
-                # Compaction replaced a file between listing and reading: list again.
-                if attempt == _TRIES - 1:
-                    raise
-        raise AssertionError("unreachable")
+        first, last = start.astimezone(UTC), end.astimezone(UTC)
+
+        def read() -> pa.Table | None:
+            paths = self._log_files(kind, model, first, last)
+            return self._files.query(query, paths, values, provenance=kind == "labels") if paths else None
+
+        return again(read)
 
     def _log_files(self, kind: str, model: str, start: datetime, end: datetime) -> list[str]:
         if not start < end:
@@ -154,16 +164,21 @@ class ParquetLake:
         for folder in self._files.list(f"{kind}/model={model}"):
             match = _DATE.search(folder)
             if match and first <= date.fromisoformat(match[1]) <= last:
-                files += [path for path in self._files.list(folder) if _is_parquet(path)]
+                files += self._log_store.visible(folder)
         return sorted(files)
 
     def _empty_predictions(self, model: str) -> pa.Table:
         """An empty table in the columns of the model's newest file, else in those of its declared features."""
-        root = f"predictions/model={model}"
-        for folder in sorted(self._files.list(root), reverse=True):
-            files = [path for path in sorted(self._files.list(folder), reverse=True) if _is_parquet(path)]
-            if files:
-                return self._files.schema(files[0]).empty_table()
+
+        def newest() -> pa.Table | None:
+            for folder in sorted(self._files.list(f"predictions/model={model}"), reverse=True):
+                if files := self._log_store.visible(folder):
+                    return self._files.schema(files[-1]).empty_table()
+            return None
+
+        found = again(newest)
+        if found is not None:
+            return found
         features = self._features(model) if self._features is not None else {}
         return _empty((*_PREDICTIONS, *((name, _FEATURE_TYPES[kind]) for name, kind in features.items())))
 
@@ -248,10 +263,6 @@ def _snapshot_path(model: str, sha256: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise NotFoundError(f"{sha256!r} is no data set's hash: it has 64 hexadecimal digits")
     return f"datasets/model={model}/{sha256}.parquet"
-
-
-def _is_parquet(path: str) -> bool:
-    return path.endswith(".parquet") and not path.rsplit("/", 1)[-1].startswith(".")
 
 
 def _parquet(table: pa.Table) -> bytes:
