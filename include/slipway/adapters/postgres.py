@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, text
@@ -100,13 +100,19 @@ class Database:
         values = {"class": _LOCK_CLASS, "key": _key(name)}
         with _translated():
             connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        released = False
         try:
             with _translated():
                 self._acquire(connection, name, values, wait_seconds)
             yield
+            with suppress(SQLAlchemyError):
+                connection.execute(text("SELECT pg_advisory_unlock(:class, :key)"), values)
+                connection.execute(text("RESET lock_timeout"))
+                released = True
         finally:
-            # Closing the server session, not returning it to the pool: a lock never outlives its holder.
-            connection.invalidate()
+            # Unless it was given back in order, the server session is closed: a lock never outlives its holder.
+            if not released:
+                connection.invalidate()
             connection.close()
 
     @staticmethod

@@ -120,7 +120,6 @@ class Rollout:
             finished_at=now if phase in ENDED else None,
         )
 
-
     def resumed(self, now: datetime) -> Rollout:
         """The same rollout, driven now. Time in which nobody drove it is no fault of a slot that is starting."""
         silent = now - self.driven_at

@@ -33,6 +33,7 @@ class RolledBack:
         what: `rolled_back`; `aborted` when it was enough to end the running rollout; `nothing` when the version
             was live already.
         warm: the version was still running, so only weights moved.
+        seconds: until the traffic was back; 0 when nothing had to move.
     """
 
     what: Literal["rolled_back", "aborted", "nothing"]
@@ -77,12 +78,11 @@ def rollback(
     started = parts.clock.now()
 
     def result(what: Literal["rolled_back", "aborted", "nothing"], left: str | None, to: str | None) -> RolledBack:
-        took = (parts.clock.now() - started).total_seconds()
         behind = parts.store.traffic_of(model)
         pending = behind.alias_version != behind.live_version
-        return RolledBack(what, model, left, to, warm, took, pending, rollout_id)
+        return RolledBack(what, model, left, to, warm, seconds, pending, rollout_id)
 
-    warm, rollout_id = False, None
+    warm, rollout_id, seconds = False, None, 0.0
     before = dag_run and parts.store.latest(model, phase=Phase.LIVE, dag_run=dag_run)
     if before and before.kind == "rollback":
         rollout_id = before.id
@@ -92,6 +92,7 @@ def rollback(
         ended = abort(parts, model, actor=actor, reason=reason, progress=progress)
         live = parts.store.traffic_of(model).live_version
         if ended.phase is not Phase.LIVE and to_version in (None, live):
+            seconds = (parts.clock.now() - started).total_seconds()
             return result("aborted", ended.version, live)
         running = None
     if running is None:
@@ -109,6 +110,7 @@ def rollback(
     ended = _finish(parts, running, progress)
     if ended.phase is not Phase.LIVE:
         raise RolloutError(f"{model} version {ended.version} could not be brought back: {ended.failure}")
+    seconds = (parts.clock.now() - started).total_seconds()
     sync_alias(parts, model)
     return result("rolled_back", ended.previous_version, ended.version)
 

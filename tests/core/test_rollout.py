@@ -1,0 +1,231 @@
+"""The state machine alone: what it decides, and what it never decides whatever it sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slipway.core.checks import error_rate, judge, readiness
+from slipway.core.rollout import (
+    ENDED,
+    Finish,
+    Go,
+    Observation,
+    Phase,
+    Promote,
+    Rollout,
+    Shift,
+    Start,
+    Stop,
+    Wait,
+    decide,
+    target_weights,
+)
+from slipway.core.verdict import Check, Verdict
+from slipway.spec import RolloutPolicy, Step
+
+T0 = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
+POLICY = RolloutPolicy(
+    steps=(Step(weight=5, bake_seconds=10), Step(weight=100, bake_seconds=10)),
+    bake_seconds=10,
+    deadline_seconds=100,
+    ready_timeout_seconds=20,
+    drain_seconds=5,
+)
+GOOD = (Check("readiness", Verdict.PASS, "ready"), Check("error_rate", Verdict.PASS, "0 of 10"))
+
+
+def rollout(phase: Phase, **changes: object) -> Rollout:
+    made = Rollout(
+        id="r",
+        model="iris",
+        version="2",
+        kind="release",
+        phase=phase,
+        slot="green",
+        policy=POLICY,
+        actor="a",
+        reason="r",
+        started_at=T0,
+        phase_since=T0,
+        driven_at=T0,
+        previous_slot="blue",
+        previous_version="1",
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def seen(**changes: object) -> Observation:
+    made = Observation(running=True, occupied=True, ready=True, weights={"blue": 100}, checks=GOOD)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def after(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("phase", "look", "seconds", "expected"),
+    [
+        (Phase.PACKAGED, {"running": False}, 0, Go(Phase.STARTING)),
+        (Phase.STARTING, {"running": False, "occupied": False}, 0, Start()),
+        (Phase.STARTING, {}, 0, Go(Phase.VERIFYING)),
+        (Phase.VERIFYING, {}, 0, Go(Phase.REPLAYING)),
+        (Phase.VERIFYING, {"ready": False, "ready_detail": "loading"}, 1, Wait("loading")),
+        (Phase.VERIFYING, {"running": False, "ready": False}, 1, Start()),
+        (Phase.REPLAYING, {}, 0, Go(Phase.SHADOWING)),
+        (Phase.SHADOWING, {}, 0, Go(Phase.SHIFTING, step=0)),
+        (Phase.SHIFTING, {}, 0, Shift({"blue": 95, "green": 5})),
+        (Phase.BAKING, {"weights": {"blue": 95, "green": 5}}, 0, Shift({"green": 100})),
+        (Phase.PROMOTING, {"weights": {"green": 100}}, 0, Promote()),
+        (Phase.PROMOTING, {"weights": {"blue": 100}}, 0, Shift({"green": 100})),
+        (Phase.PROMOTING, {"weights": None}, 0, Shift({"green": 100})),
+        (Phase.ROLLING_BACK, {"weights": {"green": 100}}, 0, Shift({"blue": 100})),
+    ],
+)
+def test_each_phase_does_the_next_thing(
+    phase: Phase, look: dict[str, object], seconds: float, expected: object
+) -> None:
+    assert decide(rollout(phase), seen(**look), after(seconds)) == expected
+
+
+def test_a_step_is_watched_for_its_time_and_then_left() -> None:
+    step = rollout(Phase.SHIFTING, confirmed_at=after(1))
+    look = seen(weights={"blue": 95, "green": 5})
+    assert isinstance(decide(step, look, after(10.9)), Wait)
+    assert decide(step, look, after(11)) == Go(Phase.SHIFTING, step=1)
+    last = replace(step, step=1)
+    assert decide(last, seen(weights={"green": 100}), after(11)) == Go(Phase.BAKING)
+    baking = rollout(Phase.BAKING, confirmed_at=after(1))
+    assert decide(baking, seen(weights={"green": 100}), after(11)) == Go(Phase.PROMOTING)
+
+
+def test_a_first_release_takes_everything_in_one_step() -> None:
+    first = rollout(Phase.SHIFTING, previous_slot=None, previous_version=None, confirmed_at=after(0))
+    assert target_weights(first) == {"green": 100}
+    assert decide(first, seen(weights={"green": 100}), after(10)) == Go(Phase.BAKING)
+
+
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.VERIFYING])
+def test_what_does_not_come_up_in_time_is_rolled_back(phase: Phase) -> None:
+    action = decide(rollout(phase), seen(running=phase is Phase.VERIFYING, ready=False), after(20))
+    assert isinstance(action, Go)
+    assert action.phase is Phase.ROLLING_BACK
+
+
+def test_silence_of_the_drivers_is_not_held_against_a_starting_slot() -> None:
+    starting = rollout(Phase.STARTING, phase_since=after(0), driven_at=after(1))
+    resumed = starting.resumed(after(60))
+    assert resumed.phase_since == after(59)
+    assert decide(resumed, seen(running=False, occupied=False), after(60)) == Start()
+
+
+@pytest.mark.parametrize("phase", [Phase.SHIFTING, Phase.BAKING])
+def test_a_failed_check_rolls_back_before_the_bake_is_over(phase: Phase) -> None:
+    checks = (*GOOD, Check("error_rate", Verdict.FAIL, "30 of 200 failed"))
+    weights = {"blue": 95, "green": 5} if phase is Phase.SHIFTING else {"green": 100}
+    action = decide(rollout(phase, confirmed_at=T0), seen(weights=weights, checks=checks), after(1))
+    assert action == Go(Phase.ROLLING_BACK, failure="error_rate: 30 of 200 failed")
+
+
+@pytest.mark.parametrize("verdict", [Verdict.INCONCLUSIVE, Verdict.ERROR])
+def test_not_knowing_waits_until_the_deadline_and_never_promotes(verdict: Verdict) -> None:
+    baking = rollout(Phase.BAKING, confirmed_at=T0)
+    look = seen(weights={"green": 100}, checks=(Check("error_rate", verdict, "?"),))
+    assert isinstance(decide(baking, look, after(99)), Wait)
+    assert decide(baking, look, after(100)) == Go(
+        Phase.ROLLING_BACK, failure=f"{verdict} at the deadline: error_rate: ?"
+    )
+    held = replace(baking, policy=POLICY.model_copy(update={"on_inconclusive": "hold"}))
+    action = decide(held, look, after(100))
+    assert isinstance(action, Wait) is (verdict is Verdict.INCONCLUSIVE)
+
+
+def test_rolling_back_drains_then_stops_then_ends() -> None:
+    back = rollout(Phase.ROLLING_BACK, confirmed_at=after(1), failure="error_rate: too many")
+    assert isinstance(decide(back, seen(active=3), after(2)), Wait)
+    assert decide(back, seen(active=3), after(6)) == Stop()
+    assert decide(back, seen(active=0), after(2)) == Stop()
+    assert decide(back, seen(running=False, occupied=False), after(2)) == Finish(Phase.ROLLED_BACK)
+
+
+phases = st.sampled_from(list(Phase))
+weights = st.none() | st.sampled_from([{}, {"blue": 100}, {"green": 100}, {"blue": 95, "green": 5}])
+verdicts = st.lists(st.sampled_from(list(Verdict)), max_size=3).map(
+    lambda found: tuple(Check(f"c{i}", verdict, "why") for i, verdict in enumerate(found))
+)
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[Rollout, Observation, datetime]:
+    phase = draw(phases)
+    confirmed = draw(st.none() | st.floats(0, 300))
+    made = rollout(
+        phase,
+        step=draw(st.integers(0, 1)),
+        command=draw(st.sampled_from([None, "abort", "promote"])),
+        confirmed_at=None if confirmed is None else after(confirmed),
+        previous_slot=draw(st.sampled_from([None, "blue"])),
+    )
+    running = draw(st.booleans())
+    look = Observation(
+        running=running,
+        occupied=running or draw(st.booleans()),
+        ready=draw(st.sampled_from([True, False, None])),
+        weights=draw(weights),
+        active=draw(st.integers(0, 3)),
+        checks=draw(verdicts),
+    )
+    return made, look, after(draw(st.floats(0, 400)))
+
+
+@given(situations())
+def test_whatever_is_seen_the_rules_hold(situation: tuple[Rollout, Observation, datetime]) -> None:
+    made, look, now = situation
+    action = decide(made, look, now)
+    assert action == decide(made, look, now)
+    forward = isinstance(action, Go) and action.phase in (Phase.BAKING, Phase.PROMOTING, Phase.SHIFTING)
+    verdict, _ = judge(look.checks)
+    if made.phase in ENDED:
+        assert isinstance(action, Wait)
+    if made.phase in (Phase.SHIFTING, Phase.BAKING) and forward:
+        assert verdict is not Verdict.FAIL
+        assert look.weights == target_weights(made), "went on without the gateway's confirmation"
+        assert made.confirmed_at is not None
+        assert verdict is Verdict.PASS or made.command == "promote"
+    if isinstance(action, Promote):
+        assert made.phase is Phase.PROMOTING
+        assert look.weights == target_weights(made)
+    if isinstance(action, Stop):
+        assert made.phase is Phase.ROLLING_BACK
+        assert look.weights is not None
+        assert made.slot not in look.weights, "a slot with traffic was stopped"
+    if isinstance(action, Finish):
+        assert not look.occupied
+    if isinstance(action, Shift):
+        assert sum(action.weights.values()) in (0, 100)
+    if made.command == "abort" and made.phase not in (*ENDED, Phase.PROMOTING, Phase.ROLLING_BACK):
+        assert action == Go(Phase.ROLLING_BACK, failure="aborted by an operator")
+    if isinstance(action, Go) and action.phase is Phase.SHIFTING and made.phase is Phase.SHADOWING:
+        assert action.step == 0
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 500))
+def test_error_rate_never_passes_above_its_limit_or_below_its_evidence(requests: int, errors: int, least: int) -> None:
+    errors = min(errors, requests)
+    verdict = error_rate(requests, errors, limit=0.01, min_requests=least).verdict
+    if verdict is Verdict.PASS:
+        assert requests >= least
+        assert errors <= 0.01 * max(requests, least)
+    if verdict is Verdict.FAIL:
+        assert errors > 0.01 * requests
+
+
+def test_no_check_is_inconclusive_and_the_worst_one_is_named() -> None:
+    assert judge(()) == (Verdict.INCONCLUSIVE, "nothing was checked")
+    assert judge((*GOOD, readiness(None, "no answer"))) == (Verdict.ERROR, "readiness: no answer")
+    assert judge((readiness(False, "golden row 1"), readiness(None, ""))) == (Verdict.FAIL, "readiness: golden row 1")
