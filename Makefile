@@ -18,6 +18,8 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 checksum = $(firstword $(shell cat $(1) | sha256sum))
 PIPELINE_STAMP := $(VENV)/.synced-$(call checksum,requirements.lock pyproject.toml)
 TEST_STAMP := $(VENV)/.tests-$(call checksum,requirements.lock requirements-dev.lock pyproject.toml)
+BENCH := tests/bench/.venv
+BENCH_STAMPS := $(foreach group,peers mlserver,$(BENCH)/.synced-$(group)-$(call checksum,tests/bench/$(group).lock))
 SERVING_STAMP := $(SERVING)/.synced-$(call checksum,bentos/requirements.lock)
 UV := $(VENV)/bin/uv
 # Progress bars for people; without a terminal the list of 300 packages would bury what matters.
@@ -80,6 +82,17 @@ train: environments  ## one run of MODEL's training DAG
 serve: environments  ## the live bento of MODEL, served locally by bentoml
 	@$(SLIPWAY) serve $(MODEL)
 
+.PHONY: bench
+bench: environments $(BENCH_STAMPS)  ## measure Slipway beside other servers; BENCH_QUICK=1 takes three minutes
+	@PYTHONPATH=include:tests $(VENV)/bin/python -m bench
+
+$(BENCH)/.synced-%: | $(UV)
+	@group=$(firstword $(subst -, ,$*)); echo "benchmark environment: installing what tests/bench/$$group.lock says"; \
+	  test -x $(BENCH)/$$group/bin/python || $(UV) venv --quiet --python $(VENV)/bin/python $(BENCH)/$$group; \
+	  rm -f $(BENCH)/.synced-$$group-*; \
+	  $(UV) pip sync $(QUIET) --python $(BENCH)/$$group/bin/python tests/bench/$$group.lock
+	@touch $@
+
 .PHONY: test test-unit lint lock clean
 test: lint  ## lint, types and all tests, a real stack included
 	@$(VENV)/bin/python -m pytest
@@ -96,8 +109,10 @@ lock: | $(UV)  ## renew all locks from the .in files; UPGRADE=1 takes the newest
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements.in --output-file requirements.lock
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements-dev.in --output-file requirements-dev.lock
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) bentos/requirements.in --output-file bentos/requirements.lock
-clean:  ## remove both environments and caches; data, secrets and a running stack stay
-	@rm -rf $(VENV) $(SERVING) .ruff_cache .mypy_cache .pytest_cache .hypothesis include/*.egg-info
+	@for group in peers mlserver; do $(COMPILE) $(if $(UPGRADE),--upgrade) tests/bench/$$group.in \
+	  --output-file tests/bench/$$group.lock; done
+clean:  ## remove all environments and caches; data, secrets and a running stack stay
+	@rm -rf $(VENV) $(SERVING) $(BENCH) .ruff_cache .mypy_cache .pytest_cache .hypothesis include/*.egg-info
 
 .PHONY: help
 help:  ## this list
