@@ -117,7 +117,7 @@ def judge_window(
 
     Args:
         columns: all features and the predictions.
-        ordered: the reference's rows are in time order, so null windows are contiguous stretches of it.
+        ordered: the reference's rows are in time order, so null windows are made of contiguous stretches of it.
         seed: of the null windows; the same window and seed give the same verdict.
     """
     rows, reference_rows = len(columns[0].window), len(columns[0].reference)
@@ -278,16 +278,12 @@ def _null_statistics(
     """(windows, columns) statistics between two draws from the reference, as long as the reference and the window."""
     random = np.random.default_rng(seed)
     chunk = max(1, _CHUNK_CELLS // max(reference_rows, 1))
-    contiguous = ordered and rows <= reference_rows // 2
-    block = rows if contiguous else max(1, reference_rows // 10) if ordered else 1
+    block = min(rows, max(1, reference_rows // 10)) if ordered else 1
     null = np.zeros((windows, len(columns)))
     for first in range(0, windows, chunk):
         last = min(first + chunk, windows)
         drawn = _draw(random, last - first, reference_rows, rows, block)
-        if contiguous:
-            against = np.ones_like(drawn)
-        else:
-            against = _draw(random, last - first, reference_rows, reference_rows, block)
+        against = _draw(random, last - first, reference_rows, reference_rows, block)
         for index, column in enumerate(columns):
             null[first:last, index] = column.compare(column.count(against), column.count(drawn))
     return null
@@ -306,13 +302,17 @@ def _draw(random: np.random.Generator, draws: int, rows: int, length: int, block
 
 
 def _max_t_thresholds(null: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
-    """Per column; together exceeded by at most `alpha` of the null windows."""
-    scale = np.maximum(_upper_quantile(null, alpha), 1e-12)
-    largest = (null / scale).max(axis=1, keepdims=True)
-    return np.asarray(scale * _upper_quantile(largest, alpha))
+    """Per column; together exceeded by at most `alpha` of the null windows.
+
+    Columns are made comparable by the mean and deviation of their statistic, which few null windows tell well; their
+    outer quantiles would fit the null windows at hand and let too many others through.
+    """
+    middle, spread = null.mean(axis=0), np.maximum(null.std(axis=0), 1e-12)
+    largest = ((null - middle) / spread).max(axis=1)
+    return np.asarray(middle + spread * _upper_quantile(largest, alpha))
 
 
-def _upper_quantile(values: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
-    """The (1 - alpha) quantile of each column, rounded up to an observed value so that few windows err to caution."""
+def _upper_quantile(values: NDArray[np.float64], alpha: float) -> float:
+    """The (1 - alpha) quantile, rounded up to an observed value so that few windows err to caution."""
     rank = min(len(values), math.ceil((len(values) + 1) * (1 - alpha)))
-    return np.asarray(np.sort(values, axis=0)[rank - 1])
+    return float(np.sort(values)[rank - 1])

@@ -7,6 +7,7 @@ with the same key finds the runs of before, completes what is missing and trains
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -45,8 +46,13 @@ class _Fitted:
 
 
 def default_key(spec: ModelSpec, snapshot: Snapshot, code_commit: str) -> str:
-    """The same data, code and candidates are the same training."""
-    parts = [spec.name, snapshot.sha256, code_commit, spec.metric.name, *(c.name for c in spec.candidates)]
+    """The same data, code and candidates are the same training; candidates count by their source, committed or not."""
+    parts = [spec.name, snapshot.sha256, code_commit, spec.metric.name, str(spec.gate.holdout_fraction)]
+    for candidate in spec.candidates:
+        try:
+            parts += [candidate.name, inspect.getsource(candidate.build)]
+        except (OSError, TypeError):  # built in a shell, or a callable without source
+            parts += [candidate.name, repr(candidate.build)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
