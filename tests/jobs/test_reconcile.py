@@ -112,3 +112,33 @@ def test_a_silent_driver_is_taken_over_and_a_busy_one_is_not(world: World) -> No
             break
     assert world.parts.store.active("iris") is None
     world.check_truth()
+
+
+@pytest.mark.parametrize("phase", [Phase.BAKING, Phase.PROMOTING])
+def test_the_old_slot_is_not_stopped_while_its_successor_is_watched(world: World, phase: Phase) -> None:
+    world.release("1")
+    rollout = world.begin("2")
+    world.until(phase)
+    world.releases.advance("iris")
+    assert kinds(world) == []
+    assert world.runtime.stops == []
+    assert world.finish(rollout).phase is Phase.LIVE
+    world.check_truth()
+
+
+def test_a_step_that_a_driver_is_about_to_make_is_no_difference(world: World) -> None:
+    world.release("1")
+    world.begin("2")
+    world.until(Phase.SHIFTING)
+    world.parts.store.want_weights("iris", {"green": 100}, world.clock.now())
+    assert kinds(world) == []
+    assert world.gateway.weights("iris") == {"green": 100}
+
+
+def test_models_that_were_never_released_are_routed(world: World) -> None:
+    world.releases.know({"iris", "housing"})
+    assert world.gateway._state.read()["weights"] == {"housing": {}, "iris": {}}
+    assert kinds(world) == []
+    world.release("1")
+    world.releases.know({"iris", "housing"})
+    world.check_truth()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from contracts.twins import package
@@ -245,3 +247,18 @@ def test_drive_tells_its_phases_in_order(world: World) -> None:
         Phase.PROMOTING,
         Phase.LIVE,
     ]
+
+
+def test_two_drivers_at_once_make_one_release(world: World) -> None:
+    world.release("1")
+    rollout = world.begin("2", CANARY)
+    ends: list[Phase] = []
+    threads = [threading.Thread(target=lambda: ends.append(world.finish(rollout).phase)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ends == [Phase.LIVE] * 3
+    assert world.events().count("live") == 2
+    assert world.runtime.starts == [("iris", "blue", "1"), ("iris", "green", "2")]
+    world.check_truth()

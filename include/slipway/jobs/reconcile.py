@@ -53,7 +53,7 @@ def reconcile(parts: Parts) -> list[Finding]:
         for row in traffic:
             findings += _slots_of(parts, row, slots, present)
         findings += _orphans(parts, slots, present)
-    findings += _gateway(parts, slots, traffic)
+    findings += _gateway(parts)
     for row in traffic:
         findings += _registry(parts, row)
         findings += _ledger(parts, row)
@@ -170,16 +170,18 @@ def _orphans(parts: Parts, slots: Sequence[SlotRecord], present: Sequence[Slot])
     return findings
 
 
-def _gateway(parts: Parts, slots: Sequence[SlotRecord], traffic: Sequence[Traffic]) -> list[Finding]:
-    fleet = routes(slots, traffic)
+def _gateway(parts: Parts) -> list[Finding]:
     try:
+        fleet = routes(*parts.store.fleet())
         state = parts.gateway.observe()
         if state.version == parts.gateway.version(fleet):
             return []
         repaired = apply_fleet(parts)
     except SlipwayError as error:
         return [Finding("gateway", "", str(error), repaired=False)]
-    return _weight_findings(fleet, state, repaired)
+    # Between a driver's intent and its act the two differ by right; publishing the intent early does no harm.
+    moving = {rollout.model for rollout in parts.store.all_active()}
+    return [finding for finding in _weight_findings(fleet, state, repaired) if finding.model not in moving]
 
 
 def _weight_findings(fleet: Sequence[Route], before: GatewayState, after: GatewayState) -> list[Finding]:
