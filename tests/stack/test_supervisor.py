@@ -30,7 +30,8 @@ def test_every_program_arrives_with_its_command_and_environment(settings: Settin
     found, _ = _parsed(settings)
     assert set(found) == {program.name for program in wanted} | {"reaper"}
     scheduler = found["airflow-scheduler"]
-    assert scheduler.environment == environment(settings)
+    assert scheduler.environment == next(item.environment for item in wanted if item.name == "airflow-scheduler")
+    assert scheduler.environment.items() >= environment(settings).items()
     assert scheduler.autorestart
     assert scheduler.killasgroup
     assert not scheduler.autostart
@@ -74,3 +75,11 @@ def test_no_supervisor_is_one_clear_error(settings: Settings, free_port: int) ->
     assert not supervisor.is_running()
     with pytest.raises(StackError, match="slipway up"):
         supervisor.states()
+
+
+def test_a_changed_setting_changes_what_reads_it_and_nothing_else(settings: Settings) -> None:
+    before = {program.name: program for program in programs(settings)}
+    changed = {program.name: program for program in programs(settings.model_copy(update={"max_batch_rows": 5}))}
+    differing = {name for name in before if before[name].environment != changed[name].environment}
+    assert "keeper" in differing
+    assert differing.isdisjoint({"postgres", "mlflow", "envoy", "statsd-bridge"})
