@@ -17,6 +17,7 @@ __all__ = [
     "START",
     "announced",
     "dataset_asset",
+    "fail_if",
     "final_errors",
     "fleet",
     "skip_unless",
@@ -73,3 +74,11 @@ def skip_unless(condition: bool, why: str) -> None:
 
     if not condition:
         raise AirflowSkipException(why)
+
+
+def fail_if(condition: bool, why: str) -> None:
+    """Ends this task in red, without retries."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    if condition:
+        raise AirflowFailException(why)

@@ -105,6 +105,7 @@ class Keeper:
             self._metrics.shipped.labels(model).inc(rows)
         for problem in done.problems:
             log.error("log: %s", problem)
+        self._slipway.collect_counts()
         pending = self._slipway.spool.pending_rows()
         for model in {*self._known, *pending}:
             self._metrics.pending.labels(model).set(pending.get(model, 0))

@@ -25,11 +25,14 @@ from slipway.spec import ModelSpec, load_fleet, load_model
 if TYPE_CHECKING:
     from slipway.adapters.airflow_api import AirflowApi
     from slipway.adapters.lake import ParquetLake
+    from slipway.adapters.log_accounts import LogAccounts
+    from slipway.adapters.log_folders import LogFolders
     from slipway.adapters.mlflow import MlflowTracker
     from slipway.adapters.postgres import Database
     from slipway.adapters.postgres_ledger import PostgresDecisionLog
     from slipway.adapters.postgres_releases import PostgresReleaseStore
     from slipway.adapters.spool import Spool
+    from slipway.adapters.tally import Tallies
     from slipway.core.fleet import ModelStatus
     from slipway.jobs.parts import Parts
     from slipway.jobs.release import Progress
@@ -41,6 +44,7 @@ __all__ = ["Wiring", "wiring"]
 
 log = logging.getLogger("slipway")
 Say = Callable[[str], None]
+_LOG_WAIT_SECONDS = 10.0
 
 
 class Wiring:
@@ -79,6 +83,24 @@ class Wiring:
         from slipway.adapters.spool import Spool
 
         return Spool(self.settings.spool_dir)
+
+    @cached_property
+    def tallies(self) -> Tallies:
+        from slipway.adapters.tally import Tallies
+
+        return Tallies(self.settings.spool_dir)
+
+    @cached_property
+    def log_accounts(self) -> LogAccounts:
+        from slipway.adapters.log_accounts import LogAccounts
+
+        return LogAccounts(self.settings.lake)
+
+    @cached_property
+    def log_folders(self) -> LogFolders:
+        from slipway.adapters.log_folders import LogFolders
+
+        return LogFolders(self.settings.lake)
 
     @cached_property
     def mlflow(self) -> MlflowTracker:
@@ -325,8 +347,23 @@ class Wiring:
             reporter=EvidentlyReporter(),
             decisions=self.decision_log,
             now=now,
+            answered_rows=self._answered_rows(spec.name, since, until),
         )
         return _facts(report)
+
+    def _answered_rows(self, model: str, since: datetime, until: datetime) -> int | None:
+        """How many rows the bentos say they answered in a window, once what they answered then is in the lake."""
+        from slipway.jobs.reconcile_log import answered_rows, cover
+        from slipway.jobs.ship import ship
+
+        deadline = time.monotonic() + self.settings.spool_segment_max_age_seconds + _LOG_WAIT_SECONDS
+        while (waiting := self.spool.waiting_since(model)) and waiting < until and time.monotonic() < deadline:
+            ship(self.spool, self.lake)  # the keeper does so as well; one of the two finds nothing to do
+            time.sleep(self.settings.keeper_interval_seconds)
+        hours = cover(
+            model, since, until, tallies=self.tallies, accounts=self.log_accounts, lake=self.lake, waiting_since=waiting
+        )
+        return answered_rows(hours, self.lake.count_predictions(model, since, until))
 
     def decide_retrain(self, model: str, report: Mapping[str, Any]) -> dict[str, Any]:
         """Whether the watched window warrants a retrain."""
@@ -349,6 +386,55 @@ class Wiring:
             now=_now(),
         )
         return _facts(taken)
+
+    # --- the prediction log -------------------------------------------------------------------------------
+
+    def collect_counts(self) -> int:
+        """Bring the accounts of ended bento processes into the lake."""
+        from slipway.jobs.reconcile_log import collect
+
+        return collect(self.tallies, self.log_accounts)
+
+    def reconcile_log(self, days: int = 3) -> list[dict[str, Any]]:
+        """Compare requests answered with rows logged, for every model and the hours of the last `days` dates."""
+        from slipway.jobs.reconcile_log import reconcile
+
+        self.collect_counts()
+        now = _now()
+        start = (now - timedelta(days=days)).replace(hour=0, minute=0, second=0, microsecond=0)
+        found = [
+            reconcile(
+                spec,
+                start,
+                now.replace(minute=0, second=0, microsecond=0),
+                tallies=self.tallies,
+                accounts=self.log_accounts,
+                lake=self.lake,
+                decisions=self.decision_log,
+                waiting_since=self.spool.waiting_since(spec.name),
+                now=now,
+            )
+            for spec in self.fleet.values()
+        ]
+        return [_facts(one) for one in found]
+
+    def compact_log(self) -> dict[str, Any]:
+        """Make few files of the many that shipping wrote."""
+        from slipway.jobs.tidy import tidy
+
+        # A lake on a local disk has a lock of its own; for any other, Postgres keeps two runs apart.
+        with self.database.lock("log_compaction"):
+            return _facts(tidy(self.log_folders, now=_now, sleep=time.sleep))
+
+    def log_status(self) -> list[dict[str, Any]]:
+        """What is in the log of every model and what is on its way there."""
+        from slipway.jobs.log_status import log_status
+
+        models = sorted({*self.fleet, *self.spool.models()})
+        parts: dict[str, Any] = {"spool": self.spool, "tallies": self.tallies, "accounts": self.log_accounts}
+        return [
+            _facts(log_status(model, lake=self.lake, folders=self.log_folders, now=_now(), **parts)) for model in models
+        ]
 
     # --- what is ------------------------------------------------------------------------------------------
 

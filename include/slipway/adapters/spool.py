@@ -15,6 +15,7 @@ import struct
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 from zlib import crc32
@@ -155,6 +156,38 @@ class Spool:
             rows[model] = rows.get(model, 0) + progress.rows
         return rows
 
+    def waiting_since(self, model: str | None = None) -> datetime | None:
+        """When the oldest segment of predictions that is not in the lake yet was begun; None if there is none.
+
+        Every row that is not shipped was answered after that.
+        """
+        begun = [
+            _begun(path)
+            for state in ("open", "seg")
+            for path in self._files(state, "predictions")
+            if model is None or path.parent.name == model
+        ]
+        return min(begun, default=None)
+
+    def pending_bytes(self, model: str) -> int:
+        """Bytes of a model's segments that are not in the lake yet, labels included."""
+        total = 0
+        for state in ("open", "seg"):
+            for path in self._files(state):
+                with contextlib.suppress(FileNotFoundError):
+                    total += path.stat().st_size if path.parent.name == model else 0
+        return total
+
+    def damaged(self, model: str) -> list[Path]:
+        """Segments that were set aside because the disk had lost a part of them."""
+        return sorted(path for path in self._files("damaged") if path.parent.name == model)
+
+    def models(self) -> list[str]:
+        """Every model that ever wrote here."""
+        return sorted(
+            {path.name for kind in ("predictions", "labels", "tally") for path in self.folder.glob(f"{kind}/*")}
+        )
+
     def size_bytes(self) -> int:
         """Bytes of all segments, as the writers' limit counts them."""
         total = 0
@@ -173,6 +206,16 @@ class Spool:
     def _segment(self, path: Path) -> Segment:
         kind: SpoolKind = "labels" if path.parent.parent.name == "labels" else "predictions"
         return Segment(kind, path.parent.name, path.name.removesuffix(path.suffix), path)
+
+
+def _begun(path: Path) -> datetime:
+    """When a segment was begun: its name says so, and its file's age otherwise."""
+    try:
+        return datetime.strptime(path.name[:22], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
+    except ValueError:
+        with contextlib.suppress(FileNotFoundError):
+            return datetime.fromtimestamp(path.stat().st_ctime, UTC)
+        return datetime.now(UTC)
 
 
 def _frames(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:

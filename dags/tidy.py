@@ -1,0 +1,58 @@
+"""Check that every answered request is in the log, and make few files out of the many that shipping writes.
+
+**When** nightly, before the models' drift runs, or by hand. **What** `reconcile` compares the bentos' own account of
+what they answered with the rows in the lake, hour by hour over the last dates, and keeps the coverage in the lake;
+`compact` turns the files of each hour that is over into one and those of each date that is over into one. Readers and
+the keeper go on meanwhile, and a run that is killed is finished by the next.
+
+**If `reconcile` is red** some hours have fewer logged rows than answered ones. They are quarantined: nothing is
+trained on them. The task's log names them, with what the bentos knew to be lost. `slipway log status` shows the
+present, `*.damaged` files in the spool are segments that the disk lost a part of. **If `compact` is red** the folders
+that it names are read as they were.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import dag, task
+
+from dagparts import DEFAULTS, START
+
+
+@dag(
+    dag_id="slipway_tidy",
+    schedule="15 1 * * *",
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULTS,
+    doc_md=__doc__,
+    tags=["slipway"],
+)
+def tidy() -> None:
+    @task(execution_timeout=timedelta(minutes=30))
+    def reconcile() -> list[dict[str, Any]]:
+        from dagparts import fail_if
+        from slipway.wiring import wiring
+
+        found = wiring().reconcile_log()
+        lacking = [f"{one['model']}: {', '.join(one['found'])}" for one in found if one["found"]]
+        fail_if(bool(lacking), f"answered rows are missing from the log in {'; '.join(lacking)}")
+        return found
+
+    @task(execution_timeout=timedelta(hours=3))
+    def compact() -> dict[str, Any]:
+        from dagparts import fail_if
+        from slipway.wiring import wiring
+
+        done = wiring().compact_log()
+        fail_if(bool(done["problems"]), "; ".join(done["problems"]))
+        return done
+
+    reconcile()
+    compact()
+
+
+tidy()
