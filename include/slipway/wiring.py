@@ -361,7 +361,14 @@ class Wiring:
             ship(self.spool, self.lake)  # the keeper does so as well; one of the two finds nothing to do
             time.sleep(self.settings.keeper_interval_seconds)
         hours = cover(
-            model, since, until, tallies=self.tallies, accounts=self.log_accounts, lake=self.lake, waiting_since=waiting
+            model,
+            since,
+            until,
+            tallies=self.tallies,
+            accounts=self.log_accounts,
+            lake=self.lake,
+            waiting_since=self.spool.waiting_since(model),
+            waiting_rows=lambda: self.spool.pending_rows().get(model, 0),
         )
         return answered_rows(hours, self.lake.count_predictions(model, since, until))
 

@@ -83,6 +83,7 @@ class World:
             accounts=self.accounts,
             lake=self.lake,
             waiting_since=self.spool.waiting_since("iris"),
+            waiting_rows=lambda: self.spool.pending_rows().get("iris", 0),
         )
 
     def status(self) -> LogStatus:
@@ -120,6 +121,16 @@ def test_what_still_waits_is_not_called_missing(world: World) -> None:
     assert status.oldest_seconds is not None
     assert 0 <= status.oldest_seconds < 60
     assert status.pending_bytes > 500
+
+
+def test_rows_on_their_way_do_not_hold_a_window_back(world: World) -> None:
+    world.answer()
+    ship(world.spool, world.lake)
+    world.answer(5)
+    hours = world.cover()
+    assert sum(hour.waiting for hour in hours) == 10
+    assert sum(hour.missing for hour in hours) == 0
+    assert answered_rows(hours, 20) == 20
 
 
 def test_a_segment_that_vanished_quarantines_its_hour_and_holds_the_window_back(world: World) -> None:

@@ -9,7 +9,7 @@ on it, and no verdict about drift is built on a window that holds too many of th
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Protocol
@@ -64,6 +64,7 @@ class HourCoverage:
         lost: answered rows of which the bento itself said that they could not be logged.
         refused: rows that were refused, with 503, because they could not have been logged.
         settled: no segment that may hold rows of this hour waits in the spool.
+        waiting: rows that are neither logged nor missing, since they are still in the spool.
     """
 
     hour: datetime
@@ -75,10 +76,11 @@ class HourCoverage:
     shadow: int
     labels: int
     settled: bool
+    waiting: int = 0
 
     @property
     def missing(self) -> int:
-        return max(0, self.answered - self.logged)
+        return max(0, self.answered - self.logged - self.waiting)
 
     @property
     def coverage(self) -> float:
@@ -120,11 +122,13 @@ def cover(
     accounts: LogAccount,
     lake: LoggedRows,
     waiting_since: datetime | None,
+    waiting_rows: Callable[[], int] = int,
 ) -> list[HourCoverage]:
     """Every hour that overlaps `start <= ts < end` and in which something was answered, refused or logged.
 
     Args:
         waiting_since: when the oldest segment in the spool was begun; None if it is empty.
+        waiting_rows: counts the rows in the spool; they belong to the newest hours that are not settled.
 
     Raises:
         DataError: a time without a zone.
@@ -133,16 +137,21 @@ def cover(
         raise DataError("the window's start and end need a time zone; use UTC")
     first = _floor(start)
     last = _floor(end - timedelta(microseconds=1)) + _HOUR
-    # First what was answered, then what is logged: the other way round traffic in between would look lost.
+    # First what was answered, then what waits, then what is logged: the other way round traffic in between would
+    # look lost.
     counts = accounts.counts(model, first, last, tallies.read())
+    waiting = waiting_rows()
     logged = lake.logged_by_hour(model, first, last)
-    hours = []
-    for hour in sorted({*counts, *logged}):
+    hours: list[HourCoverage] = []
+    for hour in sorted({*counts, *logged}, reverse=True):
         known = counts.get(hour, {})
         numbers = {name: known.get(name, 0) for name in ("answered", "lost", "refused", "requests", "shadow", "labels")}
         settled = waiting_since is None or waiting_since >= hour + _HOUR
-        hours.append(HourCoverage(hour, logged=logged.get(hour, 0), settled=settled, **numbers))
-    return hours
+        there = logged.get(hour, 0)
+        own = 0 if settled else min(waiting, max(0, numbers["answered"] - there))
+        waiting -= own
+        hours.append(HourCoverage(hour, logged=there, settled=settled, waiting=own, **numbers))
+    return hours[::-1]
 
 
 def answered_rows(hours: Sequence[HourCoverage], logged: int) -> int | None:
