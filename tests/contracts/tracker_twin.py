@@ -20,7 +20,8 @@ class TrackerTwin:
         self.runs: dict[str, tuple[str, Run]] = {}
         self.registered: list[ModelVersion] = []
         self.aliases: dict[tuple[str, str], str] = {}
-        self.artefacts = Path(tempfile.mkdtemp(prefix="tracker-twin-"))
+        self._folder = tempfile.TemporaryDirectory(prefix="tracker-twin-", ignore_cleanup_errors=True)
+        self.artefacts = Path(self._folder.name)
         self.datasets: dict[str, str] = {}
 
     def find_runs(self, model: str, tags: Mapping[str, str]) -> Sequence[Run]:

@@ -12,8 +12,9 @@ from slipway.core.retrain import decide as decide_purely
 from slipway.errors import DataError, NotFoundError, QuarantineError
 from slipway.jobs.data_checks import check_frame
 from slipway.jobs.holdout import TIME_COLUMN
+from slipway.jobs.quarantine import Window, quarantined_windows, record_check
 from slipway.jobs.snapshot import plain_columns, write_checks
-from slipway.jobs.window import Window, join_labels, quarantined_windows, sample_rows, without_quarantined
+from slipway.jobs.window import join_labels, sample_rows, without_quarantined
 from slipway.ports import Decision, DecisionLog, Lake, ModelVersion, Registry, Snapshot, Validator
 from slipway.spec import ModelSpec
 
@@ -108,9 +109,7 @@ def assemble(
     taken = lake.write_snapshot(spec.name, joined, "retrain")
     evidence = {"sha256": taken.sha256, "rows": taken.rows, "fresh_rows": len(fresh), "source": "retrain"}
     reasons = (f"{len(reference)} reference rows and {len(fresh)} validated, labelled rows of the log",)
-    decisions.record(
-        Decision(f"data:{spec.name}:{taken.sha256}:passed", spec.name, "data", "passed", reasons, evidence, now)
-    )
+    record_check(decisions, spec.name, taken.sha256, "passed", reasons, evidence, now)
     _log.info("%s: assembled %s: %s", spec.name, taken.sha256[:12], reasons[0])
     return taken
 
@@ -158,6 +157,5 @@ def _validate_fresh(
         "failures": list(outcome.failures),
         "report": url,
     }
-    key = f"data:{spec.name}:window:{window.name}:quarantined"
-    decisions.record(Decision(key, spec.name, "data", "quarantined", outcome.failures, evidence, now))
+    record_check(decisions, spec.name, f"window:{window.name}", "quarantined", outcome.failures, evidence, now)
     raise QuarantineError(f"{spec.name}: the labelled rows are quarantined: {'; '.join(outcome.failures)}; see {url}")

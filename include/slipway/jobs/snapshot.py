@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from slipway.core.encoding import NUMERIC_KINDS
 from slipway.errors import DataError, QuarantineError
 from slipway.jobs.data_checks import check_frame, report_page
-from slipway.ports import Decision, DecisionLog, Lake, Snapshot, Validation, Validator
+from slipway.jobs.quarantine import CheckVerdict, record_check
+from slipway.ports import DecisionLog, Lake, Snapshot, Validation, Validator
 from slipway.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def validate(
     """
     outcome = check_frame(spec, lake.read_snapshot(taken), validator, min_rows=spec.data.min_rows, target=True)
     url = write_checks(spec, lake, f"data-{taken.sha256[:12]}", outcome, f"{spec.name}: data {taken.sha256[:12]}")
-    verdict = "passed" if outcome.passed else "quarantined"
+    verdict: CheckVerdict = "passed" if outcome.passed else "quarantined"
     evidence = {
         "sha256": taken.sha256,
         "rows": taken.rows,
@@ -78,9 +79,7 @@ def validate(
         "report": url,
     }
     reasons = outcome.failures or (f"{len(outcome.expectations)} expectations met",)
-    decisions.record(
-        Decision(f"data:{spec.name}:{taken.sha256}:{verdict}", spec.name, "data", verdict, reasons, evidence, now)
-    )
+    record_check(decisions, spec.name, taken.sha256, verdict, reasons, evidence, now)
     _log.info("%s: snapshot %s %s, report %s", spec.name, taken.sha256[:12], verdict, url)
     if not outcome.passed:
         raise QuarantineError(

@@ -22,6 +22,7 @@ from slipway.core.encoding import encode_target, feature_matrix
 from slipway.core.metrics import GREATER_IS_BETTER, Predictions, score
 from slipway.errors import DataError, QuarantineError
 from slipway.jobs.holdout import TIME_COLUMN, Split, split
+from slipway.jobs.quarantine import snapshot_check
 from slipway.ports import DecisionLog, Lake, ModelFiles, Registry, Run, Snapshot, Tracker
 from slipway.spec import Candidate, ModelSpec
 
@@ -114,11 +115,9 @@ def train(
 
 
 def _refuse_quarantined(spec: ModelSpec, snapshot: Snapshot, decisions: DecisionLog | None) -> None:
-    for decision in decisions.recent(spec.name, "data", limit=1000) if decisions else ():
-        if decision.evidence.get("sha256") == snapshot.sha256:
-            if decision.verdict == "quarantined":
-                raise QuarantineError(f"snapshot {snapshot.sha256[:12]} is quarantined: {'; '.join(decision.reasons)}")
-            return
+    check = snapshot_check(decisions, spec.name, snapshot.sha256) if decisions else None
+    if check is not None and check.verdict == "quarantined":
+        raise QuarantineError(f"snapshot {snapshot.sha256[:12]} is quarantined: {'; '.join(check.reasons)}")
 
 
 def _runs_by_candidate(tracker: Tracker, spec: ModelSpec, key: str) -> dict[str, Run]:

@@ -20,8 +20,9 @@ from slipway.core.encoding import encode_target
 from slipway.core.retrain import Quality, measure_quality
 from slipway.errors import DataError, NotFoundError
 from slipway.jobs.data_checks import check_frame
+from slipway.jobs.quarantine import CheckVerdict, Window, record_check
 from slipway.jobs.snapshot import plain_columns, write_checks
-from slipway.jobs.window import PREDICTION, Window, champion_answers, drift_frame, join_labels, sample_rows
+from slipway.jobs.window import PREDICTION, champion_answers, drift_frame, join_labels, sample_rows
 from slipway.ports import (
     Decision,
     DecisionLog,
@@ -127,7 +128,7 @@ def _broken(
     outcome = check_frame(spec, rows, validator, min_rows=1, target=False)
     title = f"{spec.name}: traffic {window.start.isoformat()} to {window.end.isoformat()}"
     reports["data_checks"] = write_checks(spec, lake, f"window-{window.name}", outcome, title)
-    verdict = "passed" if outcome.passed else "quarantined"
+    verdict: CheckVerdict = "passed" if outcome.passed else "quarantined"
     evidence = {
         "start": window.start.isoformat(),
         "end": window.end.isoformat(),
@@ -136,8 +137,7 @@ def _broken(
         "report": reports["data_checks"],
     }
     reasons = outcome.failures or (f"{len(outcome.expectations)} expectations met",)
-    key = f"data:{spec.name}:window:{window.name}:{verdict}"
-    decisions.record(Decision(key, spec.name, "data", verdict, reasons, evidence, now))
+    record_check(decisions, spec.name, f"window:{window.name}", verdict, reasons, evidence, now)
     return None if outcome.passed else DriftResult("quarantined", reasons, len(rows), 0)
 
 

@@ -1,10 +1,9 @@
-"""Reading a window of the prediction log: its rows, its labels, which parts of it are quarantined."""
+"""Reading a window of the prediction log: its rows, its labels, the champion's answers to them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,32 +12,27 @@ from numpy.typing import NDArray
 
 from slipway.core.encoding import NUMERIC_KINDS, class_names, encode_target
 from slipway.core.metrics import Predictions
+from slipway.jobs.quarantine import Window
 from slipway.jobs.snapshot import plain_columns
-from slipway.ports import DecisionLog, Lake, ModelVersion, Scorer
+from slipway.ports import Lake, ModelVersion, Scorer
 from slipway.spec import ModelSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Window", "champion_answers", "join_labels", "quarantined_windows", "sample_rows", "without_quarantined"]
+__all__ = [
+    "PREDICTION",
+    "champion_answers",
+    "drift_frame",
+    "join_labels",
+    "plain_predictions",
+    "sample_rows",
+    "without_quarantined",
+]
 
 _log = logging.getLogger(__name__)
 _LABELS_BEFORE_DAYS = 30  # a label may come before its prediction
-_MOST_DECISIONS = 10_000
 PREDICTION = "prediction"
-
-
-@dataclass(frozen=True)
-class Window:
-    """A stretch of time, `start <= ts < end`, in UTC."""
-
-    start: datetime
-    end: datetime
-
-    @property
-    def name(self) -> str:
-        """Fit for file names and keys."""
-        return f"{self.start:%Y%m%dT%H%M%S.%fZ}-{self.end:%Y%m%dT%H%M%S.%fZ}"
 
 
 def sample_rows(frame: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -82,20 +76,6 @@ def plain_predictions(spec: ModelSpec, answers: Predictions) -> NDArray[np.objec
     """Class names, or numbers."""
     classes = spec.target.classes
     return class_names(classes, answers.values) if classes is not None else answers.values.astype(np.float64)
-
-
-def quarantined_windows(decisions: DecisionLog, model: str) -> Sequence[Window]:
-    """Windows whose newest data check failed."""
-    newest: dict[tuple[str, str], str] = {}
-    for decision in decisions.recent(model, "data", limit=_MOST_DECISIONS):
-        start, end = decision.evidence.get("start"), decision.evidence.get("end")
-        if start and end:
-            newest.setdefault((str(start), str(end)), decision.verdict)
-    return [
-        Window(datetime.fromisoformat(start), datetime.fromisoformat(end))
-        for (start, end), verdict in newest.items()
-        if verdict == "quarantined"
-    ]
 
 
 def without_quarantined(rows: pd.DataFrame, windows: Sequence[Window]) -> pd.DataFrame:
