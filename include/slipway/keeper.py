@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 from slipway.core.rollout import Phase
 from slipway.errors import SlipwayError
 from slipway.spec import fleet_names
+from slipway.stack.prometheus import write_targets
 from slipway.wiring import Wiring, wiring
 
 __all__ = ["Keeper", "Metrics", "main"]
@@ -127,8 +128,9 @@ class Keeper:
                     del self._said[text]
 
     def export(self) -> None:
-        """Refresh the metrics that come from the database."""
+        """Refresh the metrics that come from the database, and the list of bentos that Prometheus scrapes."""
         now = datetime.now(UTC)
+        write_targets(self._slipway.settings, self._slipway.releases.parts.runtime.list())
         for status in self._slipway.releases.status():
             model = status.model
             for slot in ("blue", "green"):

@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from slipway.errors import StackError
 
-__all__ = ["PROJECT_DIR", "Settings", "env_file_path", "home_path", "load_settings"]
+__all__ = ["PROJECT_DIR", "Settings", "env_file_path", "home_path", "is_set", "load_settings"]
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 
@@ -31,6 +31,11 @@ def env_file_path() -> Path:
     """Where the generated secrets and the user's own settings are kept (mode 0600)."""
     home = home_path()
     return PROJECT_DIR / ".env" if home == PROJECT_DIR / "var" else home / ".env"
+
+
+def is_set(variable: str) -> bool:
+    """Whether the process's own environment gives a value to this variable."""
+    return bool(os.environ.get(variable))
 
 
 class Settings(BaseSettings):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from slipway.errors import StackError
+from slipway.settings import is_set
 
 __all__ = ["SECRETS", "ensure_secrets", "missing_secrets"]
 
@@ -61,7 +62,7 @@ def _read(path: Path) -> str:
 
 def missing_secrets(path: Path) -> list[str]:
     """The names of the secrets that neither the file nor the environment holds."""
-    known = _set_names(_read(path).splitlines()) | {name for name in SECRETS if os.environ.get(name)}
+    known = _set_names(_read(path).splitlines()) | {name for name in SECRETS if is_set(name)}
     return [name for name in SECRETS if name not in known]
 
 
