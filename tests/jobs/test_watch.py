@@ -13,7 +13,7 @@ import pytest
 from jobs.loop_cases import END, START, Loop
 from slipway.errors import DataError, NotFoundError, QuarantineError
 from slipway.jobs.quarantine import quarantined_windows
-from slipway.spec import DriftPolicy
+from slipway.spec import DriftPolicy, Feature
 
 SHIFT = {"petal_length": 1.5}
 
@@ -249,3 +249,13 @@ def test_the_newest_data_check_of_a_window_counts_however_often_it_changes(loop:
         seen.append(len(quarantined_windows(loop.decisions, "iris")))
     assert seen == [0, 1, 1, 0, 1]
     assert len([one for one in loop.decisions.rows if one.kind == "data"]) == 4
+
+
+def test_a_champion_from_before_a_feature_was_added_is_not_judged_on_it(loop: Loop) -> None:
+    added = Feature(name="stem_length", unit="cm", minimum=0, maximum=99)
+    loop.traffic(300)
+    loop.lake.logged["stem_length"] = 12.0
+    loop.spec = loop.spec.model_copy(update={"features": (*loop.spec.features, added)})
+    watched = loop.watch()
+    assert watched["verdict"] == "inconclusive"
+    assert "trained without stem_length" in watched["reasons"][0]

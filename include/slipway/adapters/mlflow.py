@@ -8,6 +8,7 @@ nothing but the server needs to reach their store.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ class MlflowTracker:
 
     def __init__(self, uri: str, timeout_seconds: float = 60.0) -> None:
         self._uri = uri
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # one line per call would bury a task's own log
         timeout = httpx.Timeout(timeout_seconds, connect=3.0)
         self._http = httpx.Client(base_url=uri, timeout=timeout, transport=httpx.HTTPTransport(retries=1))
 

@@ -158,8 +158,13 @@ def _judge(
 ) -> DriftResult:
     if len(rows) < spec.drift.min_rows:
         return inconclusive(f"{len(rows)} rows in the window, {spec.drift.min_rows} needed", len(rows))
+    if "slipway.snapshot" not in champion.tags:
+        raise NotFoundError(f"{spec.name}: version {champion.version} does not say what it was trained on")
     snapshot = lake.snapshot(spec.name, champion.tags["slipway.snapshot"])
     trained_on = plain_columns(spec, sample_rows(lake.read_snapshot(snapshot), spec.drift.max_rows))
+    unknown = [name for name in spec.feature_names if name not in trained_on]
+    if unknown:
+        return inconclusive(f"version {champion.version} was trained without {', '.join(unknown)}", len(rows))
     if spec.time is not None and spec.time in trained_on:
         trained_on = trained_on.sort_values(spec.time, kind="stable").reset_index(drop=True)
     reference = drift_frame(spec, trained_on, scorer.predict(trained_on))
