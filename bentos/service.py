@@ -43,7 +43,7 @@ class Predictor:
         started = time.perf_counter()
         try:
             body = msgspec.json.encode({"rows": rows})
-            answer = await engine().predict(body, request_id(None), shadow=False, started=started)
+            answer = await engine().answer("predict", body, request_id(None), shadow=False, started=started)
         except Problem as problem:
             kind = {422: UnprocessableEntity, 503: ServiceUnavailable}.get(problem.status, BentoMLException)
             raise kind(problem.detail) from None

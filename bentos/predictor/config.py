@@ -30,7 +30,9 @@ class Config:
         spool_dir: where answered predictions are written before the reply; None switches the log off.
         fsync_interval_ms: rows are safe against power loss after this time; 0 is an fsync before each reply.
         max_concurrency: requests in work at once, above which 429 is answered.
-        thread_rows: a batch of more rows is computed beside the event loop, in chunks, so that others are not held up.
+        max_in_flight_bytes: bodies held in memory at once, above which 429 is answered; a single one always fits.
+        max_queue_ms: a request that waited longer for its turn gets 429 at once, so that a queue never grows for ever.
+        inline_bytes: larger bodies are worked on beside the event loop, so that others are not held up.
     """
 
     artefacts_dir: Path
@@ -46,7 +48,9 @@ class Config:
     max_body_bytes: int = 16 * 1024 * 1024
     max_batch_rows: int = 10_000
     max_concurrency: int = 1024
-    thread_rows: int = 512
+    max_in_flight_bytes: int = 64 * 1024 * 1024
+    max_queue_ms: int = 50
+    inline_bytes: int = 32 * 1024
 
     @classmethod
     def from_env(cls, artefacts_dir: Path, env: Mapping[str, str] | None = None) -> Config:
@@ -76,6 +80,8 @@ class Config:
             max_body_bytes=int(_number(source, "MAX_BODY_BYTES", cls.max_body_bytes, 1)),
             max_batch_rows=int(_number(source, "MAX_BATCH_ROWS", cls.max_batch_rows, 1)),
             max_concurrency=int(_number(source, "MAX_CONCURRENCY", cls.max_concurrency, 1)),
+            max_in_flight_bytes=int(_number(source, "MAX_IN_FLIGHT_BYTES", cls.max_in_flight_bytes, 1)),
+            max_queue_ms=int(_number(source, "MAX_QUEUE_MS", cls.max_queue_ms, 1)),
         )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,36 @@ from predictor.artefacts import Artefacts, golden_difference, load_artefacts
 from predictor.config import Config
 from predictor.feedback import decode_feedback
 from predictor.invocations import decode_invocations
-from predictor.log import PredictionLog
+from predictor.log import PredictionLog, Record
 from predictor.metrics import Metrics
-from predictor.model import ModelError, NotFiniteError, Outcome
-from predictor.problems import Problem
-from predictor.schema import Row
+from predictor.model import ModelError, NotFiniteError, Outcome, join
+from predictor.problems import Problem, overload
+from predictor.schema import Request, RequestDecoder
 
 __all__ = ["Engine"]
 
 logger = logging.getLogger("predictor")
 
 _encode = msgspec.json.Encoder().encode
+
+RequestId = tuple[bytes, str]
+"""16 bytes, and the text."""
+
+
+def _decode(route: str, body: bytes, decoder: RequestDecoder) -> Request:
+    if route == "predict":
+        return decoder.decode(body)
+    return Request(decode_invocations(body, decoder), False)
+
+
+def _infer(infer: Callable[[Any], Outcome], rows: Any) -> Outcome:
+    try:
+        return infer(rows)
+    except NotFiniteError as error:
+        index = error.args[0]
+        message = "the model has no finite answer for it"
+        errors = [{"path": f"rows[{index}]", "row": index, "message": message}]
+        raise Problem(422, "invalid", f"row {index}: {message}", errors) from None
 
 
 class Engine:
@@ -44,13 +64,18 @@ class Engine:
         self.version = config.version or "unknown"
         self.slot = config.slot
         self._artefacts: Artefacts | None = None
+        self._classes: tuple[str, ...] | None = None
+        self._identity = b""
         self._log: PredictionLog | None = None
         self._heavy = ThreadPoolExecutor(1, thread_name_prefix="batch")
+        self._turn_began: Callable[[], float] = time.monotonic
+        self._max_queue_seconds = config.max_queue_ms / 1000
 
     # -- life ------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Load the artefacts and ask the golden rows. Never raises: what is wrong is kept in `problem`."""
+        self._turn_began = asyncio.get_running_loop().time
         try:
             artefacts = load_artefacts(self.config.artefacts_dir, self.config.max_batch_rows)
             self._check_identity(artefacts)
@@ -64,6 +89,9 @@ class Engine:
             logger.exception("not ready")
             return
         self._artefacts = artefacts
+        self._classes = artefacts.schema.target.classes
+        identity = {"model": self.model, "model_version": self.version, "slot": self.slot}
+        self._identity = _encode(identity)[1:-1]
         self._log.start()
         self.check_golden()
 
@@ -90,6 +118,9 @@ class Engine:
             return False
         try:
             difference = golden_difference(artefacts.golden, artefacts.model.infer(artefacts.golden_rows))
+            if difference is None:  # single rows take another way through the model
+                single = join([artefacts.model.infer_one(row) for row in artefacts.golden_rows])
+                difference = golden_difference(artefacts.golden, single)
         except Exception as error:  # a model may raise anything; whatever it is, it must not get traffic
             difference = f"{type(error).__name__}: {error}"
         if difference is not None:
@@ -99,71 +130,94 @@ class Engine:
 
     # -- requests --------------------------------------------------------------------------------
 
-    async def predict(self, body: bytes, request_id: tuple[bytes, str], shadow: bool, started: float) -> bytes:
-        """The JSON answer to a `/predict` body; logged and counted when this returns.
+    async def answer(self, route: str, body: bytes, request_id: RequestId, shadow: bool, started: float) -> bytes:
+        """The JSON answer to a body of `predict` or `invocations`; logged and counted when this returns.
 
         Raises:
             Problem: it is not answered.
         """
-        artefacts = self._ready()
-        request = artefacts.decoder.decode(body)
-        outcome = await self._answer(artefacts, request.rows, request_id[0], shadow, started)
-        classes = artefacts.schema.target.classes
-        answer: dict[str, Any] = {
-            "request_id": request_id[1],
-            "model": self.model,
-            "model_version": self.version,
-            "slot": self.slot,
-        }
-        if request.single:
-            answer["prediction"] = outcome.predictions[0]
+        log = self._ready()[1]
+        if len(body) <= self.config.inline_bytes:
+            content, record = self._compute(route, body, request_id, shadow, started)
         else:
-            answer["predictions"] = outcome.predictions
-        if classes is not None and outcome.probabilities is not None:
-            named = [dict(zip(classes, row, strict=True)) for row in outcome.probabilities]
-            answer["probabilities"] = named[0] if request.single else named
-        return _encode(answer)
+            content, record = await self._compute_beside(route, body, request_id, shadow, started)
+        if log.waits_for_disk:
+            await log.write_durably(record)
+        else:
+            log.write(record)
+        self.metrics.answered(record.rows, time.perf_counter() - started, shadow)
+        return content
 
-    async def invoke(self, body: bytes, request_id: tuple[bytes, str], shadow: bool, started: float) -> bytes:
-        """The same in MLflow's scoring protocol.
+    def answer_now(self, route: str, body: bytes, request_id: RequestId, shadow: bool, started: float) -> bytes:
+        """The same at once, for small bodies and when no fsync is waited for.
 
         Raises:
             Problem: it is not answered.
         """
-        artefacts = self._ready()
-        rows = decode_invocations(body, artefacts.decoder)
-        outcome = await self._answer(artefacts, rows, request_id[0], shadow, started)
-        return _encode({"predictions": outcome.predictions})
+        content, record = self._compute(route, body, request_id, shadow, started)
+        self._ready()[1].write(record)
+        self.metrics.answered(record.rows, time.perf_counter() - started, shadow)
+        return content
 
-    def _ready(self) -> Artefacts:
-        if self.problem is not None or self._artefacts is None:
-            raise Problem(503, "not_ready", f"not ready: {self.problem}", headers=[(b"retry-after", b"1")])
-        return self._artefacts
-
-    async def _answer(
-        self, artefacts: Artefacts, rows: Sequence[Row], request_id: bytes, shadow: bool, started: float
-    ) -> Outcome:
-        log = self._log
-        assert log is not None
+    def _compute(
+        self, route: str, body: bytes, request_id: RequestId, shadow: bool, started: float
+    ) -> tuple[bytes, Record]:
+        artefacts, log = self._ready()
+        request = _decode(route, body, artefacts.decoder)
+        rows = request.rows
         log.admit(len(rows))
-        try:
-            if len(rows) <= self.config.thread_rows:
-                outcome = artefacts.model.infer(rows)
-            else:
-                loop = asyncio.get_running_loop()
-                outcome = await loop.run_in_executor(self._heavy, artefacts.model.infer, rows)
-        except NotFiniteError as error:
-            index = error.args[0]
-            raise Problem(
-                422,
-                "invalid",
-                f"row {index}: the model has no finite answer for it",
-                [{"path": f"rows[{index}]", "row": index, "message": "the model has no finite answer for it"}],
-            ) from None
-        seconds = time.perf_counter() - started
-        await log.record(request_id, rows, outcome, shadow, seconds)
-        self.metrics.answered(len(rows), seconds, shadow)
-        return outcome
+        single = len(rows) == 1
+        outcome = _infer(artefacts.model.infer_one, rows[0]) if single else _infer(artefacts.model.infer, rows)
+        content = self._render(route, request, outcome, request_id[1])
+        return content, log.encode(request_id[0], rows, outcome, shadow, time.perf_counter() - started)
+
+    async def _compute_beside(
+        self, route: str, body: bytes, request_id: RequestId, shadow: bool, started: float
+    ) -> tuple[bytes, Record]:
+        """The same in another thread, one batch after the other, so that small requests are answered in between."""
+        artefacts, log = self._ready()
+        beside = partial(asyncio.get_running_loop().run_in_executor, self._heavy)
+        request = await beside(_decode, route, body, artefacts.decoder)
+        log.admit(len(request.rows))
+
+        def rest() -> tuple[bytes, Record]:
+            outcome = _infer(artefacts.model.infer, request.rows)
+            content = self._render(route, request, outcome, request_id[1])
+            return content, log.encode(request_id[0], request.rows, outcome, shadow, time.perf_counter() - started)
+
+        return await beside(rest)
+
+    def admit(self, started: float) -> None:
+        """Refuse what waited too long for its turn: answering it late would only make the next ones later.
+
+        uvloop's clock stands still while one turn of the event loop is worked off, so the difference to it is the
+        time since the request was read together with all others of its turn.
+
+        Raises:
+            Problem: 429.
+        """
+        if started - self._turn_began() > self._max_queue_seconds:
+            raise overload("requests wait too long for their turn")
+
+    @property
+    def answers_now(self) -> bool:
+        """Whether `answer_now` may be used."""
+        return self._log is not None and not self._log.waits_for_disk
+
+    def _ready(self) -> tuple[Artefacts, PredictionLog]:
+        if self.problem is not None or self._artefacts is None or self._log is None:
+            raise Problem(503, "not_ready", f"not ready: {self.problem}", headers=[(b"retry-after", b"1")])
+        return self._artefacts, self._log
+
+    def _render(self, route: str, request: Request, outcome: Outcome, request_id: str) -> bytes:
+        if route == "invocations":
+            return _encode({"predictions": outcome.predictions})
+        predictions, probabilities, classes = outcome.predictions, outcome.probabilities, self._classes
+        answer: dict[str, Any] = {"prediction": predictions[0]} if request.single else {"predictions": predictions}
+        if classes is not None and probabilities is not None:
+            named = [dict(zip(classes, row, strict=True)) for row in probabilities]
+            answer["probabilities"] = named[0] if request.single else named
+        return b'{"request_id":"%b",%b,%b' % (request_id.encode(), self._identity, _encode(answer)[1:])
 
     async def feedback(self, body: bytes) -> int:
         """Store labels; how many, when they are durable.

@@ -5,7 +5,6 @@ The predict routes never touch BentoML's or Starlette's objects; that is what ma
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -13,13 +12,12 @@ from typing import Any
 import msgspec
 
 from predictor.engine import Engine
-from predictor.metrics import CONTENT_TYPE
-from predictor.problems import Problem, problem_body
+from predictor.lane import Lane
+from predictor.metrics import CONTENT_TYPE, Metrics
+from predictor.problems import Problem, as_problem, overload, problem_body
 from predictor.requestid import request_id
 
 __all__ = ["Front"]
-
-logger = logging.getLogger("predictor")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -27,10 +25,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
-Answer = Callable[[bytes, tuple[bytes, str], bool, float], Awaitable[bytes]]
 
 _JSON = (b"content-type", b"application/json")
 _PROBLEM = (b"content-type", b"application/problem+json")
+_PREDICTING = ("predict", "invocations")
 _POST_ROUTES = ("predict", "invocations", "feedback")
 _GET_ROUTES = ("health", "metrics")
 _DRAIN_FACTOR = 16
@@ -46,7 +44,7 @@ class Front:
         self._engine = engine
         self._routes: dict[str, str] = {}
         self._identity: Headers = []
-        self._answers: dict[str, Answer] = {"predict": engine.predict, "invocations": engine.invoke}
+        self.lane = Lane(engine)
         self._learn_identity()
 
     def _learn_identity(self) -> None:
@@ -72,6 +70,7 @@ class Front:
             if message["type"] == "lifespan.startup":
                 await self._engine.start()
                 self._learn_identity()
+                self.lane.open()
             return message
 
         async def stop_or_settle_and_send(message: Message) -> None:
@@ -90,7 +89,7 @@ class Front:
         route = self._routes.get(scope["path"])
         shadow = False
         try:
-            if route in self._answers:
+            if route in _PREDICTING:
                 shadow = headers.get(b"x-slipway-shadow") == b"1"
                 body = await self._predict(route, scope, headers, identity, receive, started, shadow)
                 await self._send(send, identity[1], 200, _JSON, body)
@@ -98,17 +97,13 @@ class Front:
                 await self._other(route, scope, headers, identity[1], receive, send)
             else:
                 await self._unknown(scope, identity[1], receive, send)
-        except Problem as problem:
-            if route in self._answers:
-                self._engine.metrics.failed(problem.reason, shadow)
-            await self._send_problem(send, identity[1], problem)
         except _DisconnectedError:
             pass  # nobody is left to answer
-        except Exception:
-            logger.exception("request %s failed", identity[1])
-            if route in self._answers:
-                self._engine.metrics.failed("internal", shadow)
-            await self._send_problem(send, identity[1], Problem(500, "internal", "an internal error; it was logged"))
+        except Exception as error:
+            problem = as_problem(error, identity[1])
+            if route in _PREDICTING:
+                self._engine.metrics.failed(problem.reason, shadow)
+            await self._send_problem(send, identity[1], problem)
 
     async def _predict(
         self,
@@ -120,14 +115,17 @@ class Front:
         started: float,
         shadow: bool,
     ) -> bytes:
-        metrics = self._engine.metrics
-        if metrics.in_flight >= self._engine.config.max_concurrency:
-            raise Problem(429, "overload", "too many requests in work", headers=[(b"retry-after", b"1")])
+        engine, metrics = self._engine, self._engine.metrics
+        engine.admit(started)
+        if metrics.in_flight >= engine.config.max_concurrency:
+            raise overload("too many requests in work")
         metrics.in_flight += 1
+        held = _Held(metrics, engine.config.max_in_flight_bytes)
         try:
-            body = await self._json_body(scope, headers, receive)
-            return await self._answers[route](body, identity, shadow, started)
+            body = await self._json_body(scope, headers, receive, held)
+            return await engine.answer(route, body, identity, shadow, started)
         finally:
+            held.release()
             metrics.in_flight -= 1
 
     async def _other(
@@ -164,7 +162,9 @@ class Front:
 
         await self._inner(scope, receive, send_with_identity)
 
-    async def _json_body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _json_body(
+        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, held: _Held | None = None
+    ) -> bytes:
         if scope["method"] != "POST":
             raise Problem(405, "method", "only POST is possible here", headers=[(b"allow", b"POST")])
         content_type = headers.get(b"content-type", b"")
@@ -189,6 +189,11 @@ class Front:
                 if message.get("more_body"):
                     await _drain(receive, limit)
                 raise _too_large(limit)
+            if held is not None and not held.take(len(chunk)):
+                if message.get("more_body"):
+                    chunks.clear()
+                    await _drain(receive, limit)
+                raise overload("too many bytes of requests in work")
             if not message.get("more_body"):
                 return b"".join((*chunks, chunk)) if chunks else chunk
             chunks.append(chunk)
@@ -214,6 +219,26 @@ class Front:
         ]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+class _Held:
+    """The bytes of one request's body, as long as it is in work."""
+
+    def __init__(self, metrics: Metrics, limit: int) -> None:
+        self._metrics, self._limit = metrics, limit
+        self._bytes = 0
+
+    def take(self, size: int) -> bool:
+        """Whether there is room; a body that is alone in work always fits."""
+        others = self._metrics.in_flight_bytes - self._bytes
+        if others > 0 and others + self._bytes + size > self._limit:
+            return False
+        self._bytes += size
+        self._metrics.in_flight_bytes += size
+        return True
+
+    def release(self) -> None:
+        self._metrics.in_flight_bytes -= self._bytes
 
 
 class _DisconnectedError(Exception):

@@ -1,7 +1,7 @@
 """How the predictor lives inside `bentoml serve`: everything here leans on BentoML, nothing else does.
 
-Three places are private parts of BentoML 1.4 or of its process manager circus; the version is pinned, and
-`tests/bentos/test_hosting.py` fails when one of them moves.
+Four places are private parts of BentoML 1.4, of uvicorn or of its process manager circus; the versions are locked,
+and `tests/bentos/test_hosting.py` fails when one of them moves.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from functools import lru_cache
 from typing import Any
 
 import bentoml._internal.utils.circus as bentoml_circus
+import uvicorn.config
 from _bentoml_sdk.service.factory import Service
 
 from predictor.config import Config
 from predictor.engine import Engine, default_artefacts_dir
 from predictor.front import Front
+from predictor.wire import LaneProtocol
 
 __all__ = ["FrontedService", "engine", "respawn_quickly"]
 
@@ -44,7 +46,11 @@ class FrontedService(Service[Any]):  # type: ignore[misc]
         # uvicorn asks each time a connection opens whether anybody listens to its access log.
         access_log = logging.getLogger("uvicorn.access")
         access_log.handlers, access_log.propagate = [], False
-        return Front(super().to_asgi(is_main=is_main), engine(), _settle_collector)
+        front = Front(super().to_asgi(is_main=is_main), engine(), _settle_collector)
+        # What `http="auto"` stands for, which is what BentoML runs uvicorn with.
+        protocols: dict[Any, Any] = uvicorn.config.HTTP_PROTOCOLS
+        protocols["auto"] = type("BentoProtocol", (LaneProtocol,), {"lane": front.lane})
+        return front
 
 
 def _settle_collector() -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,7 +22,7 @@ from predictor.schema import Row
 from predictor.spool import Budget, Spool, SpoolLimits
 from predictor.tally import LABELS, LOST, REFUSED, SHADOW, Tally
 
-__all__ = ["Label", "PredictionLog"]
+__all__ = ["Label", "PredictionLog", "Record"]
 
 logger = logging.getLogger("predictor.log")
 
@@ -31,18 +32,31 @@ Label = tuple[bytes, int, str | float]
 """Request id (16 bytes), row in the request, label."""
 
 
+class Record(NamedTuple):
+    """One answered request as it is logged: all its rows, and the time that they are filed under."""
+
+    payload: bytes
+    ts_us: int
+    rows: int
+    shadow: bool
+
+
 def _log_full() -> Problem:
     detail = "predictions cannot be logged at the moment, so none are given"
     return Problem(503, "log_full", detail, headers=[(b"retry-after", b"5")])
 
 
 class PredictionLog:
-    """Writes predictions and labels of one model; without a spool folder it only counts."""
+    """Writes predictions and labels of one model; without a spool folder it only counts.
+
+    Attributes:
+        waits_for_disk: a reply has to wait for `durable` too.
+    """
 
     def __init__(self, config: Config, artefacts: Artefacts, slot: str, metrics: Metrics) -> None:
         self._metrics = metrics
         self._refuse = config.spool_when_full == "refuse"
-        self._wait_for_disk = config.fsync_interval_ms == 0
+        self.waits_for_disk = config.fsync_interval_ms == 0 and config.spool_dir is not None
         self._encode = msgspec.msgpack.Encoder().encode
         self._predictions: Spool | None = None
         self._labels: Spool | None = None
@@ -137,10 +151,14 @@ class PredictionLog:
             self._tally.add(REFUSED, ts_us, rows)
         return _log_full()
 
-    async def record(
-        self, request_id: bytes, rows: Sequence[Row], outcome: Outcome, shadow: bool, seconds: float
-    ) -> None:
-        """Write one answered request; the reply may leave when this returns.
+    def encode(self, request_id: bytes, rows: Sequence[Row], outcome: Outcome, shadow: bool, seconds: float) -> Record:
+        """The record of one answered request; may be called in any thread."""
+        ts_us = time.time_ns() // 1000
+        entry = (request_id, ts_us, int(seconds * 1e6), shadow, rows, outcome.predictions, outcome.probabilities)
+        return Record(self._encode(entry), ts_us, len(rows), shadow)
+
+    def write(self, record: Record) -> None:
+        """Write a record; the reply may leave when this returns, unless `waits_for_disk`.
 
         Raises:
             Problem: 503; it could not be written and the policy is to refuse.
@@ -148,26 +166,46 @@ class PredictionLog:
         spool, tally = self._predictions, self._tally
         if spool is None or tally is None:
             return
-        ts_us = time.time_ns() // 1000
-        latency_us = int(seconds * 1e6)
-        entry = (request_id, ts_us, latency_us, shadow, rows, outcome.predictions, outcome.probabilities)
-        number = len(rows)
         try:
-            tally.open(ts_us)
-            spool.append(self._encode(entry), ts_us)
-            if self._wait_for_disk:
-                await spool.durable()
+            tally.open(record.ts_us)
+            spool.append(record.payload, record.ts_us)
         except OSError as error:
-            if self._refuse:
-                raise self._refused(ts_us, number) from error
-            self._metrics.lost_rows += number
-            tally.add(LOST, ts_us, number)
+            self._lose(record, error)
         else:
-            self._metrics.logged_rows += number
-        if shadow:
-            tally.add(SHADOW, ts_us, number)
+            self._metrics.logged_rows += record.rows
+        self._account(record, tally)
+
+    async def write_durably(self, record: Record) -> None:
+        """The same, and wait until it is fsynced.
+
+        Raises:
+            Problem: 503; it could not be written and the policy is to refuse.
+        """
+        spool, tally = self._predictions, self._tally
+        if spool is None or tally is None:
+            return
+        try:
+            tally.open(record.ts_us)
+            spool.append(record.payload, record.ts_us)
+            await spool.durable()
+        except OSError as error:
+            self._lose(record, error)
         else:
-            tally.answered(ts_us, number)
+            self._metrics.logged_rows += record.rows
+        self._account(record, tally)
+
+    def _lose(self, record: Record, error: OSError) -> None:
+        if self._refuse:
+            raise self._refused(record.ts_us, record.rows) from error
+        self._metrics.lost_rows += record.rows
+        if self._tally is not None:
+            self._tally.add(LOST, record.ts_us, record.rows)
+
+    def _account(self, record: Record, tally: Tally) -> None:
+        if record.shadow:
+            tally.add(SHADOW, record.ts_us, record.rows)
+        else:
+            tally.answered(record.ts_us, record.rows)
 
     async def record_labels(self, labels: Sequence[Label]) -> None:
         """Write labels and wait until they are fsynced.

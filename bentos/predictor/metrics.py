@@ -33,6 +33,7 @@ class Metrics:
         self.refused_rows = 0
         self.labels = 0
         self.in_flight = 0
+        self.in_flight_bytes = 0
         self.errors: Counter[str] = Counter()
         self.latency_sum = 0.0
         self.latency_counts = [0] * (len(LATENCY_BUCKETS_SECONDS) + 1)
@@ -75,6 +76,7 @@ class Metrics:
         metric("prediction_log_spool_bytes", "gauge", "Bytes in the spool of this machine.", spool_bytes)
         metric("feedback_labels_total", "counter", "Labels taken in.", self.labels)
         metric("prediction_in_flight", "gauge", "Prediction requests in work.", self.in_flight)
+        metric("prediction_in_flight_bytes", "gauge", "Bytes of bodies in work.", self.in_flight_bytes)
         metric("prediction_ready", "gauge", "1 if the golden rows came out right.", int(ready))
         lines.extend(self._error_lines(labels))
         lines.extend(self._latency_lines(labels))

@@ -14,7 +14,7 @@ import numpy as np
 
 from predictor.schema import Row, Schema
 
-__all__ = ["CHUNK_ROWS", "Model", "ModelError", "NotFiniteError", "Outcome", "load_model"]
+__all__ = ["CHUNK_ROWS", "Model", "ModelError", "NotFiniteError", "Outcome", "join", "load_model"]
 
 # ONNX Runtime's tree ensembles are fastest in chunks of this order, and a chunk bounds the memory of a batch.
 CHUNK_ROWS = 1000
@@ -39,9 +39,15 @@ class Outcome:
 
 
 class Model(Protocol):
-    """One loaded model; safe to call from one other thread at a time."""
+    """One loaded model."""
 
-    def infer(self, rows: Sequence[Row]) -> Outcome: ...
+    def infer(self, rows: Sequence[Row]) -> Outcome:
+        """Any number of rows; may be called from several threads."""
+        ...
+
+    def infer_one(self, row: Row) -> Outcome:
+        """A single row, as fast as can be; for one thread only, and always the same."""
+        ...
 
 
 def load_model(folder: Path, schema: Schema) -> Model:
@@ -76,15 +82,51 @@ class OnnxModel:
         self._outputs = [output.name for output in session.get_outputs()]
         self._feed = _feed_builder(session.get_inputs(), schema)
         self._read = _classes_reader(schema.target.classes) if schema.target.classes else _read_numbers
+        self._bound = _bind_one_row(session, schema)
+
+    def infer_one(self, row: Row) -> Outcome:
+        if self._bound is None:
+            return self._read(self._run(self._outputs, self._feed((row,))))
+        return self._read(self._bound(row))
 
     def infer(self, rows: Sequence[Row]) -> Outcome:
         if len(rows) <= CHUNK_ROWS:
             return self._read(self._run(self._outputs, self._feed(rows)))
         parts = [self.infer(rows[start : start + CHUNK_ROWS]) for start in range(0, len(rows), CHUNK_ROWS)]
-        return _join(parts)
+        return join(parts)
 
 
-def _join(parts: Sequence[Outcome]) -> Outcome:
+def _bind_one_row(session: Any, schema: Schema) -> Callable[[Row], list[Any]] | None:
+    """A call for single rows that reads and writes the same few arrays each time, in half of the time of a plain one.
+
+    None for models whose tensors are not plain numbers, or not shaped as this code makes them.
+    """
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    width, classes = len(schema.features), len(schema.target.classes or ())
+    if len(inputs) != 1 or inputs[0].type != "tensor(float)" or not all(one.numeric for one in schema.features):
+        return None
+    shapes = [((1,), np.int64), ((1, classes), np.float32)] if classes else [((1, 1), np.float32)]
+    kinds = ["tensor(int64)", "tensor(float)"] if classes else ["tensor(float)"]
+    if [output.type for output in outputs] != kinds or list(outputs[-1].shape[1:]) != [classes or 1]:
+        return None
+    given = np.zeros((1, width), np.float32)
+    taken = [np.zeros(shape, dtype) for shape, dtype in shapes]
+    binding = session.io_binding()
+    binding.bind_input(inputs[0].name, "cpu", 0, np.float32, given.shape, given.ctypes.data)
+    for output, array in zip(outputs, taken, strict=True):
+        binding.bind_output(output.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+    run = session.run_with_iobinding
+
+    def call(row: Row) -> list[Any]:
+        given[0] = row
+        run(binding)
+        return taken
+
+    return call
+
+
+def join(parts: Sequence[Outcome]) -> Outcome:
+    """Outcomes one after the other as one."""
     predictions = [value for part in parts for value in part.predictions]
     if parts[0].probabilities is None:
         return Outcome(predictions, None)
@@ -174,6 +216,9 @@ class SkopsModel:
     def _name(self, value: Any) -> str:
         """A class as the schema calls it; models may be fitted on names or on indexes."""
         return str(value) if isinstance(value, str) or self._classes is None else self._classes[int(value)]
+
+    def infer_one(self, row: Row) -> Outcome:
+        return self.infer((row,))
 
     def infer(self, rows: Sequence[Row]) -> Outcome:
         matrix = np.array(rows, np.float64 if self._numeric else object)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
-__all__ = ["Problem", "problem_body"]
+__all__ = ["Problem", "as_problem", "overload", "problem_body"]
+
+logger = logging.getLogger("predictor")
 
 
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
@@ -32,6 +35,19 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         self.detail = detail
         self.errors = errors
         self.headers = headers
+
+
+def as_problem(error: Exception, request_id: str) -> Problem:
+    """What the client is told of an error; an unexpected one is logged here and stays here."""
+    if isinstance(error, Problem):
+        return error
+    logger.error("request %s failed", request_id, exc_info=error)
+    return Problem(500, "internal", "an internal error; it was logged")
+
+
+def overload(detail: str) -> Problem:
+    """429, to be tried again soon."""
+    return Problem(429, "overload", detail, headers=[(b"retry-after", b"1")])
 
 
 def problem_body(problem: Problem, request_id: str) -> bytes:

@@ -346,7 +346,7 @@ def test_an_internal_error_shows_nothing_of_the_inside(serve: Serve, monkeypatch
         def fail(rows: Any) -> Any:
             raise RuntimeError("/secret/path")
 
-        monkeypatch.setattr(artefacts.model, "infer", fail)
+        monkeypatch.setattr(artefacts.model, "infer_one", fail)
         response = await client.post("/predict", ROW)
         assert response.status == 500
         assert b"secret" not in response.body
