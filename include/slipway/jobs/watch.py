@@ -83,7 +83,7 @@ def watch(
     rows = plain_columns(spec, sample_rows(logged, spec.drift.max_rows))
     reports: dict[str, str] = {}
     quality: Quality | None = None
-    early = _too_little(spec, len(logged), answered_rows) or _broken(
+    early = _incomplete(spec, window, len(logged), answered_rows, decisions, now) or _broken(
         spec, window, rows, lake, validator, decisions, reports, now
     )
     if early is not None:
@@ -104,14 +104,20 @@ def watch(
     return outcome
 
 
-def _too_little(spec: ModelSpec, logged: int, answered: int | None) -> DriftResult | None:
-    if not logged:
-        return inconclusive("no predictions are logged in the window", 0)
+def _incomplete(
+    spec: ModelSpec, window: Window, logged: int, answered: int | None, decisions: DecisionLog, now: datetime
+) -> DriftResult | None:
+    """An empty window, or one whose log has gaps; the latter is not trained on either until it is complete."""
     if answered and logged / answered < spec.drift.min_coverage:
-        return inconclusive(
-            f"{logged} of {answered} answered rows are logged, {spec.drift.min_coverage:.2%} needed", logged
-        )
-    return None
+        reason = f"{logged} of {answered} answered rows are logged, {spec.drift.min_coverage:.2%} needed"
+        evidence = {**_span(window), "rows": logged, "answered_rows": answered, "failures": [reason]}
+        record_check(decisions, spec.name, f"window:{window.name}", "quarantined", (reason,), evidence, now)
+        return inconclusive(reason, logged)
+    return None if logged else inconclusive("no predictions are logged in the window", 0)
+
+
+def _span(window: Window) -> dict[str, str]:
+    return {"start": window.start.isoformat(), "end": window.end.isoformat()}
 
 
 def _broken(
@@ -130,8 +136,7 @@ def _broken(
     reports["data_checks"] = write_checks(spec, lake, f"window-{window.name}", outcome, title)
     verdict: CheckVerdict = "passed" if outcome.passed else "quarantined"
     evidence = {
-        "start": window.start.isoformat(),
-        "end": window.end.isoformat(),
+        **_span(window),
         "rows": len(rows),
         "failures": list(outcome.failures),
         "report": reports["data_checks"],
@@ -210,7 +215,7 @@ def _outcome(
     reports: Mapping[str, str],
     decisions: DecisionLog,
 ) -> dict[str, Any]:
-    span = {"start": window.start.isoformat(), "end": window.end.isoformat()}
+    span = _span(window)
     earlier = [
         decision.verdict
         for decision in decisions.recent(spec.name, "drift", limit=100)
