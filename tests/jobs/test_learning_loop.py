@@ -29,7 +29,7 @@ class ShippedLake(ParquetLake):
     def ship(self, twin: LakeTwin, model: str, features: tuple[str, ...]) -> None:
         for kind, frame in (("predictions", twin.logged), ("labels", twin.labelled)):
             ts = pd.to_datetime(frame["ts"], utc=True)
-            frame = frame.assign(row=frame["row"].astype(int), ts=ts.dt.to_pydatetime())
+            frame = frame.assign(row=frame["row"].astype(int), ts=[one.to_pydatetime() for one in ts])
             types = {name: _TYPES.get(name, "double" if name in features else "string") for name in frame}
             for day, rows in frame.groupby(ts.dt.date):
                 columns = {str(name): rows[name].tolist() for name in rows}
