@@ -93,11 +93,13 @@ $(BENCH)/.synced-%: | $(UV)
 	  $(UV) pip sync $(QUIET) --python $(BENCH)/$$group/bin/python tests/bench/$$group.lock
 	@touch $@
 
-.PHONY: test test-unit lint lock clean
+.PHONY: test test-unit faults-log lint lock clean
 test: lint  ## lint, types and all tests, a real stack included
 	@$(VENV)/bin/python -m pytest
 test-unit: test-environment  ## the tests that need no running service
 	@$(VENV)/bin/python -m pytest -m "not stack and not services"
+faults-log: test-environment  ## 200,000 predictions while the log's processes are killed 100 times
+	@PYTHONPATH=include:bentos:tests $(VENV)/bin/python -m faults.log_run --predictions 200000 --kills 100
 lint: test-environment  ## style and types
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
