@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ import httpx
 import pytest
 
 from slipway.settings import PROJECT_DIR, Settings
+from slipway.stack.processes import Process, find_stack_processes
+from slipway.stack.stop import recorded_session
 
 HOME = PROJECT_DIR / "var" / "test"
 PORTS = (
@@ -67,6 +69,7 @@ class Stack:
 
     home: Path
     env: dict[str, str]
+    sessions: set[int] = field(default_factory=set)
 
     def cli(self, *arguments: str, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "slipway.cli", *arguments]
@@ -92,20 +95,13 @@ class Stack:
         lines = self.cli("ledger", "--json", *arguments).stdout.splitlines()
         return [json.loads(line) for line in lines]
 
-    def processes(self) -> list[int]:
-        """Every process that belongs to this stack, by the folder in its environment."""
-        mark = f"SLIPWAY_HOME={self.home}".encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) == os.getpid():
-                continue
-            try:
-                environment = (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if mark in environment.split(b"\0"):
-                found.append(int(entry.name))
-        return found
+    def processes(self) -> list[Process]:
+        """Every process of this stack: by its environment, or by the session of its supervisor."""
+        self.sessions |= {session for session in [recorded_session(self.settings())] if session}
+        found = {
+            process.pid: process for session in self.sessions for process in find_stack_processes(self.home, session)
+        }
+        return list(found.values())
 
 
 @pytest.fixture(scope="session")
@@ -124,6 +120,7 @@ def stack() -> Iterator[Stack]:
         running.cli("down", check=False)
         shutil.rmtree(HOME)
     running.cli("up")
+    assert len(running.processes()) > 10
     yield running
     running.cli("down")
     assert running.processes() == []

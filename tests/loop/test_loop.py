@@ -156,15 +156,9 @@ def test_a_bento_with_wrong_golden_rows_never_gets_a_request(stack: Stack, tmp_p
 
 def task_processes(stack: Stack) -> list[int]:
     """The processes that run Airflow's tasks: children of the executor's busy workers."""
-    found = []
-    for pid in stack.processes():
-        try:
-            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-            if b"LocalExecutor: " in Path(f"/proc/{parent}/cmdline").read_bytes():
-                found.append(pid)
-        except OSError:
-            continue
-    return found
+    everything = stack.processes()
+    workers = {process.pid for process in everything if "LocalExecutor: " in process.command}
+    return [process.pid for process in everything if process.parent in workers]
 
 
 def test_a_killed_release_task_ends_with_one_consistent_version(stack: Stack) -> None:
