@@ -25,7 +25,7 @@ from slipway.cli import root
 from slipway.jobs.log_status import LogStatus, log_status
 from slipway.jobs.reconcile_log import HourCoverage, Reconciled, answered_rows, collect, cover, reconcile
 from slipway.jobs.ship import ship
-from slipway.jobs.window import quarantined_windows
+from slipway.jobs.quarantine import quarantined_windows
 from slipway.settings import PROJECT_DIR, Settings
 from slipway.spec import load_model
 from slipway.wiring import Wiring

@@ -60,7 +60,6 @@ _SHIFT_SECONDS = 30.0
 _SILENT_SECONDS = 5.0
 ABORTED_BY_OPERATOR = "aborted by an operator"
 _BEFORE_TRAFFIC = frozenset({Phase.PACKAGED, Phase.STARTING, Phase.VERIFYING, Phase.REPLAYING, Phase.SHADOWING})
-_IN_TRAFFIC = frozenset({Phase.SHIFTING, Phase.BAKING})
 
 
 @dataclass(frozen=True)
@@ -216,6 +215,8 @@ def target_weights(rollout: Rollout) -> dict[SlotName, int]:
 
 def decide(rollout: Rollout, seen: Observation, now: datetime) -> Action:
     """The one next action. Pure: the same arguments always give the same action."""
+    if rollout.ended:
+        return Wait(f"the rollout has ended: {rollout.phase}")
     if rollout.phase is Phase.ROLLING_BACK:
         return _roll_back(rollout, seen, now)
     if rollout.phase is Phase.PROMOTING:
@@ -224,9 +225,7 @@ def decide(rollout: Rollout, seen: Observation, now: datetime) -> Action:
         return Go(Phase.ROLLING_BACK, failure=ABORTED_BY_OPERATOR)
     if rollout.phase in _BEFORE_TRAFFIC:
         return _prepare(rollout, seen, now)
-    if rollout.phase in _IN_TRAFFIC:
-        return _watch(rollout, seen, now)
-    return Wait(f"the rollout has ended: {rollout.phase}")
+    return _watch(rollout, seen, now)
 
 
 def _prepare(rollout: Rollout, seen: Observation, now: datetime) -> Action:
