@@ -98,7 +98,7 @@ test: lint  ## lint, types and all tests, a real stack included
 	@$(VENV)/bin/python -m pytest -n 2 -m "not stack and not services"
 	@$(VENV)/bin/python -m pytest -m "stack or services"
 test-unit: test-environment  ## the tests that need no running service
-	@$(VENV)/bin/python -m pytest -m "not stack and not services"
+	@$(VENV)/bin/python -m pytest -n 2 -m "not stack and not services"
 faults-log: test-environment  ## 200,000 predictions while the log's processes are killed 100 times
 	@PYTHONPATH=include:bentos:tests $(VENV)/bin/python -m faults.log_run --predictions 200000 --kills 100
 lint: test-environment  ## style and types
