@@ -20,8 +20,9 @@ from predictor.invocations import decode_invocations
 from predictor.log import PredictionLog, Record
 from predictor.metrics import Metrics
 from predictor.model import ModelError, NotFiniteError, Outcome, join
-from predictor.problems import Problem, overload
+from predictor.problems import Problem
 from predictor.schema import Request, RequestDecoder
+from predictor.turns import Turns
 
 __all__ = ["Engine"]
 
@@ -68,14 +69,12 @@ class Engine:
         self._identity = b""
         self._log: PredictionLog | None = None
         self._heavy = ThreadPoolExecutor(1, thread_name_prefix="batch")
-        self._turn_began: Callable[[], float] = time.monotonic
-        self._max_queue_seconds = config.max_queue_ms / 1000
+        self.turns = Turns(config.max_queue_ms / 1000)
 
     # -- life ------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Load the artefacts and ask the golden rows. Never raises: what is wrong is kept in `problem`."""
-        self._turn_began = asyncio.get_running_loop().time
         try:
             artefacts = load_artefacts(self.config.artefacts_dir, self.config.max_batch_rows)
             self._check_identity(artefacts)
@@ -186,18 +185,6 @@ class Engine:
             return content, log.encode(request_id[0], request.rows, outcome, shadow, time.perf_counter() - started)
 
         return await beside(rest)
-
-    def admit(self, started: float) -> None:
-        """Refuse what waited too long for its turn: answering it late would only make the next ones later.
-
-        uvloop's clock stands still while one turn of the event loop is worked off, so the difference to it is the
-        time since the request was read together with all others of its turn.
-
-        Raises:
-            Problem: 429.
-        """
-        if started - self._turn_began() > self._max_queue_seconds:
-            raise overload("requests wait too long for their turn")
 
     @property
     def answers_now(self) -> bool:

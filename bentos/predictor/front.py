@@ -116,7 +116,7 @@ class Front:
         shadow: bool,
     ) -> bytes:
         engine, metrics = self._engine, self._engine.metrics
-        engine.admit(started)
+        engine.turns.admit(started)
         if metrics.in_flight >= engine.config.max_concurrency:
             raise overload("too many requests in work")
         metrics.in_flight += 1

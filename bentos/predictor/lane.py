@@ -60,7 +60,7 @@ class Lane:
         """
         identity = request_id(given_id)
         try:
-            self._engine.admit(started)
+            self._engine.turns.admit(started)
             content = self._engine.answer_now(route, body, identity, shadow, started)
         except Exception as error:
             return self._refuse(as_problem(error, identity[1]), identity[1], shadow, server_headers)

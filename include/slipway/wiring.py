@@ -183,6 +183,9 @@ class Wiring:
             "SLIPWAY_FSYNC_INTERVAL_MS": str(settings.fsync_interval_ms),
             "SLIPWAY_MAX_BODY_BYTES": str(settings.max_body_bytes),
             "SLIPWAY_MAX_BATCH_ROWS": str(settings.max_batch_rows),
+            "SLIPWAY_MAX_CONCURRENCY": str(settings.max_concurrency),
+            "SLIPWAY_MAX_IN_FLIGHT_BYTES": str(settings.max_in_flight_bytes),
+            "SLIPWAY_MAX_QUEUE_MS": str(settings.max_queue_ms),
         }
 
     @cached_property

@@ -64,8 +64,8 @@ def run(plan: Plan, work: Path, only: set[str]) -> dict[str, object]:
             "pss_mb": gateway["pss_mb"],
             "ready_s": gateway["ready_s"],
         }
-        found["batches"] = bench.batches(running)
-        found["overload"] = bench.overload(bento, saturation)
+        batches = found["batches"] = bench.batches(running)
+        found["overload"] = bench.overload(bento, batches["100"]["slipway"]["rps"])
     return found
 
 

@@ -96,6 +96,19 @@ class Load:
         self.finished_at.append(now)
         return True
 
+    def greet(self) -> None:
+        """One request on every connection, not counted: a server may take a while to accept many of them."""
+        while self._free:
+            self._send(self._free.popleft(), time.perf_counter())
+        waiting = len(self._due)
+        while waiting:
+            for fd, _ in self._epoll.poll(1.0):
+                if self._receive(fd):
+                    self._free.append(fd)
+                    waiting -= 1
+        self.statuses.clear()
+        self.latencies, self.finished_at = array("d"), array("d")
+
     def run_closed(self, seconds: float) -> None:
         """Every connection is always waiting for an answer."""
         end = time.perf_counter() + seconds
@@ -200,6 +213,7 @@ def main() -> None:
         warm.run_closed(options.warmup)
         warm.close()
     load = Load(options.host, options.port, requests, options.connections)
+    load.greet()
     begun = time.perf_counter()
     if options.rate:
         load.run_paced(options.seconds, options.rate)

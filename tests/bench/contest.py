@@ -61,6 +61,7 @@ def prepare(work: Path) -> Forest:
     """Fit the forest and write it for every server; the bento is built as a release builds it."""
     import joblib
     import mlflow.sklearn
+    from mlflow.models import infer_signature
 
     from fleet.iris import MODEL, forest_100
     from slipway.adapters.bentoml import BentoPackager
@@ -70,7 +71,8 @@ def prepare(work: Path) -> Forest:
     frame = MODEL.loader()
     features = [(feature.name, feature.kind) for feature in MODEL.features]
     target = encode_target(MODEL.target.classes, frame[MODEL.target.name].to_numpy())
-    forest = forest_100().fit(feature_matrix(features, frame), target)
+    matrix = feature_matrix(features, frame)
+    forest = forest_100().fit(matrix, target)
     run = work / "run"
     written = OnnxModelFiles().write(MODEL, forest, frame, run)
     if written["format"] != "onnx":
@@ -79,8 +81,13 @@ def prepare(work: Path) -> Forest:
         run / "model" / "model.onnx", work / "forest.joblib", Path(), work / "mlflow-model", work / "mlserver"
     )
     joblib.dump(forest, files.joblib)
+    signature = infer_signature(frame[list(MODEL.feature_names)], forest.predict(matrix))  # its way to validate
     mlflow.sklearn.save_model(
-        forest, files.mlflow, serialization_format="cloudpickle", pip_requirements=["scikit-learn"]
+        forest,
+        files.mlflow,
+        signature=signature,
+        serialization_format="cloudpickle",
+        pip_requirements=["scikit-learn"],
     )
     source: Any = _OneVersion(run)
     package = BentoPackager(source, source, SERVING_PYTHON, PROJECT / "bentos", work / "bentoml").build("iris", "1")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import statistics
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,10 +17,12 @@ from bench.plan import Plan
 from bench.rows import bodies
 from bench.servers import Running, Server, free_port, pss_mb
 
-__all__ = ["Bench", "medians"]
+__all__ = ["Bench", "medians", "recovery"]
 
 _FIGURES = ("rps", "p50_ms", "p99_ms", "p999_ms")
 _DIFFERENT = {1: 16, 100: 4}
+_OVERLOAD_ROWS, _OVERLOAD_CONNECTIONS = 100, 1000
+_BUSY_CONNECTIONS = 64
 
 
 def medians(rounds: Sequence[dict[str, Any]], names: Sequence[str] = _FIGURES) -> dict[str, float]:
@@ -122,7 +123,7 @@ class Bench:
     # -- through the gateway ---------------------------------------------------------------------------
 
     def gateway(self, bento: Running) -> dict[str, Any]:
-        """The bento directly and through Envoy, all of it on the same cores, at 1 and at many connections."""
+        """The bento directly and through Envoy, all of it on the same cores, at 1, 8 and 64 connections."""
         folder = self.work / "envoy"
         shutil.rmtree(folder, ignore_errors=True)
         port = free_port()
@@ -134,7 +135,7 @@ class Bench:
             try:
                 rounds: dict[str, list[dict[str, Any]]] = {}
                 for turn in range(self.plan.rounds):
-                    for connections in (1, self.plan.connections):
+                    for connections in (1, self.plan.connections, _BUSY_CONNECTIONS):
                         for name, target in (("direct", bento), ("envoy", envoy)):
                             result = self.generator.closed(
                                 target.port,
@@ -160,14 +161,18 @@ class Bench:
     def half_saturation(self, bento: Running, saturation: float) -> dict[str, Any]:
         """Half of what it can do, for long enough that collections and seals of the log take place."""
         self.say(f"half of saturation, {saturation / 2:.0f} requests/s for {self.plan.half_seconds:g} s")
-        result = self._paced(bento, self.plan.half_seconds, saturation / 2, 64)
-        result.pop("series", None)
+        result = self._paced(bento, 1, self.plan.half_seconds, saturation / 2, 64)
+        result.pop("series")
         return result
 
     def overload(self, bento: Running, saturation: float) -> dict[str, Any]:
-        """Normal load, twice of what it can do over far more connections, normal load again."""
-        self.say(f"overload, {saturation * 2:.0f} requests/s for {self.plan.overload_seconds:g} s")
-        before = self._paced(bento, 5, saturation / 2, 64)
+        """Normal load, twice of what it can do over far more connections, normal load again.
+
+        With requests of many rows: of single ones a generator on one core cannot send twice of what is answered.
+        """
+        rows, seconds = _OVERLOAD_ROWS, self.plan.overload_seconds
+        self.say(f"overload, {saturation * 2:.0f} requests/s of {rows} rows for {seconds:g} s")
+        before = self._paced(bento, rows, 5, saturation / 2, 64)
         memory: list[float] = [pss_mb(bento.pids())]
         over = threading.Event()
 
@@ -178,33 +183,35 @@ class Bench:
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:
-            during = self._paced(bento, self.plan.overload_seconds, saturation * 2, 2000)
+            during = self._paced(bento, rows, seconds, saturation * 2, _OVERLOAD_CONNECTIONS)
         finally:
             over.set()
             watcher.join()
-        begun = time.perf_counter()
-        after = self._paced(bento, 8, saturation / 2, 64)
-        during.pop("series", None)
+        after = self._paced(bento, rows, 8, saturation / 2, 64)
+        for one in (before, during):
+            one.pop("series")
         return {
-            "before": {name: before[name] for name in _FIGURES},
+            "rows": rows,
+            "before": before,
             "during": during,
+            "after": after,
             "pss_before_mb": memory[0],
             "pss_max_mb": max(memory),
             "pss_after_mb": pss_mb(bento.pids()),
-            "recovery_s": _recovery(before, after),
-            "after": {"seconds": time.perf_counter() - begun, **{name: after[name] for name in _FIGURES}},
+            "recovery_s": recovery(before, after),
         }
 
-    def _paced(self, bento: Running, seconds: float, rate: float, connections: int) -> dict[str, Any]:
+    def _paced(self, bento: Running, rows: int, seconds: float, rate: float, connections: int) -> dict[str, Any]:
+        asked = bodies("flat", rows, _DIFFERENT[rows])
         with bento.thawed():
             result = self.generator.paced(
-                bento.port, "/predict/iris", bodies("flat", 1, 16), connections=connections, seconds=seconds, rate=rate
+                bento.port, "/predict/iris", asked, connections=connections, seconds=seconds, rate=rate
             )
         self.empty_spool()
         return result
 
 
-def _recovery(before: dict[str, Any], after: dict[str, Any]) -> float | None:
+def recovery(before: dict[str, Any], after: dict[str, Any]) -> float | None:
     """Seconds until the median is at most twice what it was before, or None if it never is."""
     normal = 2 * max(before["p50_ms"], 0.1)
     for one in after["series"]:

@@ -52,11 +52,10 @@ def demands(found: Found) -> list[Demand]:
     for other, factor in _FASTER_THAN.items():
         demand(f"rps / {other}", factor, True, lambda o=other: serving["slipway"]["rps"] / serving[o]["rps"])
     gateway = found.get("gateway", {})
-    many = found.get("connections", 8)
     demand("Envoy adds at p50, 1 connection (ms)", 0.15, False,
            lambda: gateway["envoy_1"]["p50_ms"] - gateway["direct_1"]["p50_ms"])  # fmt: skip
     demand("rps through Envoy / direct, same cores", 0.55, True,
-           lambda: gateway[f"envoy_{many}"]["rps"] / gateway[f"direct_{many}"]["rps"])  # fmt: skip
+           lambda: gateway["envoy_64"]["rps"] / gateway["direct_64"]["rps"])  # fmt: skip
     half = found.get("half_saturation", {})
     demand("half saturation p99 (ms)", 2, False, lambda: half["p99_ms"])
     demand("half saturation p99.9 (ms)", 15, False, lambda: half["p999_ms"])
@@ -82,6 +81,10 @@ def table(found: Found) -> str:
     lines = [_HEAD.format("1 row", "requests/s", "p50 ms", "p99 ms", "p99.9 ms", "PSS MB", "ready s")]
     for name, one in found.get("serving", {}).items():
         lines.append(_line(name, one) + f"{one['pss_mb']:>9.0f}{one['ready_s']:>9.2f}")
+    gateway = {name: one for name, one in found.get("gateway", {}).items() if isinstance(one, dict)}
+    if gateway:
+        lines += ["", _HEAD.format("all on both cores", "requests/s", "p50 ms", "p99 ms", "p99.9 ms", "", "")]
+        lines += [_line(name.replace("_", ", "), one) for name, one in gateway.items()]
     for size, results in found.get("batches", {}).items():
         lines.append("")
         lines.append(_HEAD.format(f"{int(size):,} rows", "requests/s", "p50 ms", "p99 ms", "p99.9 ms", "rows/s", ""))

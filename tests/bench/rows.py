@@ -33,12 +33,12 @@ def _v2(rows: Sequence[Flower]) -> str:
 
 _ONE: dict[str, Callable[[Flower], str]] = {
     "flat": lambda row: json.dumps(_named(row)),
-    "mlflow": lambda row: json.dumps({"inputs": [list(row)]}),
+    "mlflow": lambda row: json.dumps({"dataframe_records": [_named(row)]}),
     "v2": lambda row: _v2([row]),
 }
 _MANY: dict[str, Callable[[Sequence[Flower]], str]] = {
     "flat": lambda rows: json.dumps({"rows": [_named(row) for row in rows]}),
-    "mlflow": lambda rows: json.dumps({"inputs": [list(row) for row in rows]}),
+    "mlflow": lambda rows: json.dumps({"dataframe_records": [_named(row) for row in rows]}),
     "v2": _v2,
 }
 

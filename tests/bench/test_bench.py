@@ -115,7 +115,7 @@ def test_demands_table_file_and_picture(tmp_path: Path) -> None:
     found = {
         "connections": 8,
         "serving": {"slipway": figures(1000), "uvicorn_bare": figures(2000), "fastapi_sklearn": figures(20)},
-        "gateway": {"direct_1": figures(1), "envoy_1": figures(1), "direct_8": figures(10), "envoy_8": figures(5)},
+        "gateway": {"direct_1": figures(1), "envoy_1": figures(1), "direct_64": figures(10), "envoy_64": figures(5)},
     }
     by_name = {one.name: one for one in report.demands(found)}
     assert (by_name["rps / fastapi_sklearn"].value, by_name["rps / fastapi_sklearn"].met) == (50, False)
