@@ -53,6 +53,8 @@ def _label(entry: Any, schema: Schema) -> Label:
         if name not in entry:
             raise Problem(422, "invalid", f"{name}: missing")
     row = entry.get("row", 0)
+    if isinstance(row, float) and row.is_integer():  # JSON does not tell 1.0 from 1
+        row = int(row)
     if isinstance(row, bool) or not isinstance(row, int) or not 0 <= row <= MAX_ROW:
         raise Problem(422, "invalid", "row: must be the row's index in its request, a whole number from 0")
     try:

@@ -191,7 +191,7 @@ def test_labels_are_durable_records(serve: Serve, tmp_path: Path) -> None:
     async def scenario(client: Client) -> None:
         entries = [
             {"request_id": REQUEST_ID, "label": "setosa"},
-            {"request_id": REQUEST_ID, "row": 1, "label": "virginica"},
+            {"request_id": REQUEST_ID, "row": 1.0, "label": "virginica"},
         ]
         response = await client.post("/feedback/iris", entries)
         assert (response.status, response.json()) == (202, {"accepted": 2})

@@ -6,152 +6,41 @@ pipeline itself and ten lines of Python that say what a schema allows.
 
 from __future__ import annotations
 
-import http.client
 import json
 import math
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.services import eventually
-from faults.log_parts import Bento
-from slipway.adapters.onnx import OnnxModelFiles
-from slipway.core.encoding import feature_matrix
+from served_models import Served, house_spec, iris_spec
 from slipway.errors import DataError
-from slipway.settings import PROJECT_DIR
-from slipway.spec import Candidate, Feature, Metric, ModelSpec, Target, load_model
+from slipway.spec import Feature, ModelSpec
 
 pytestmark = pytest.mark.services
 
-TOLERANCE = 1e-5
 FLOAT32_MAX = 3.4028234663852886e38
 EXAMPLES = settings(
     max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
-def house(*, kinds: bool) -> tuple[ModelSpec, Any, pd.DataFrame]:
-    """A regression with nulls and whole numbers, and with categories if `kinds`; and its fitted pipeline."""
-    from sklearn.compose import ColumnTransformer
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import Ridge
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
-
-    rng = np.random.default_rng(3)
-    count = 300
-    frame = pd.DataFrame({"area": rng.uniform(10, 500, count), "rooms": rng.integers(1, 12, count)})
-    frame["age"] = np.where(rng.random(count) < 0.2, np.nan, rng.uniform(0, 100, count))
-    features = [
-        Feature(name="area", unit="m2", minimum=0, maximum=10_000),
-        Feature(name="rooms", kind="integer", minimum=0, maximum=100),
-        Feature(name="age", unit="years", nullable=True, minimum=-1, maximum=2000),
-    ]
-    numbers = make_pipeline(SimpleImputer(), StandardScaler())
-    pipeline = make_pipeline(numbers, Ridge())
-    if kinds:
-        towns = ("bern", "köln", "łódź", "")
-        frame["town"] = rng.choice(towns, count)
-        features.append(Feature(name="town", kind="category", categories=towns))
-        columns = ColumnTransformer(
-            [("numbers", numbers, [0, 1, 2]), ("town", OneHotEncoder(handle_unknown="error"), [3])]
-        )
-        pipeline = make_pipeline(columns, Ridge())
-    frame["price"] = 3 * frame["area"] + 10 * frame["rooms"] - frame["age"].fillna(30)
-    golden = json.loads(frame[[feature.name for feature in features]].head(2).to_json(orient="records"))
-    spec = ModelSpec(
-        name="house",
-        task="regression",
-        description="",
-        features=tuple(features),
-        target=Target(name="price"),
-        loader=lambda: frame,
-        candidates=(Candidate(name="ridge", build=lambda: pipeline),),
-        metric=Metric(name="mae", floor=100),
-        golden_rows=tuple(golden),
-    )
-    return spec, pipeline, frame
-
-
-def iris() -> tuple[ModelSpec, Any, pd.DataFrame]:
-    spec = load_model(PROJECT_DIR / "include" / "fleet", "iris")
-    return spec, next(one for one in spec.candidates if one.name == "forest_100").build(), spec.loader()
-
-
-class Served:
-    """A fitted pipeline and the bento that serves it."""
-
-    def __init__(self, spec: ModelSpec, pipeline: Any, frame: pd.DataFrame, folder: Path) -> None:
-        self.spec = spec
-        self.kinds = [(feature.name, feature.kind) for feature in spec.features]
-        classes = spec.target.classes
-        truth = frame[spec.target.name]
-        target = truth if classes is None else truth.map(lambda name: classes.index(name))
-        self.magnitude = 1.0 if classes is not None else max(1.0, float(truth.abs().mean()))
-        self.pipeline = pipeline.fit(feature_matrix(self.kinds, frame), target.to_numpy())
-        written = OnnxModelFiles().write(spec, self.pipeline, frame, folder)
-        self.format = written["format"]
-        (folder / "model" / "identity.json").write_text(json.dumps({"model": spec.name, "version": "1"}))
-        self.bento = Bento(folder, folder / "spool")
-        self.bento.artefacts = folder / "model"
-        self.bento.ensure()
-        self.connection = http.client.HTTPConnection("127.0.0.1", self.bento.port, timeout=20)
-        eventually(lambda: self.ask("GET", "/readyz")[0] == 200, 30, "the bento")
-
-    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
-        for attempt in (1, 2):
-            try:
-                self.connection.request(method, path, body, {"content-type": "application/json"})
-                response = self.connection.getresponse()
-                return response.status, json.loads(response.read())
-            except (OSError, http.client.HTTPException):
-                # The server closes idle connections, and the search for examples takes its time now and then.
-                self.connection.close()
-                if attempt == 2:
-                    raise
-        raise AssertionError("unreachable")
-
-    def predict(self, document: Any) -> tuple[int, Any]:
-        return self.ask("POST", f"/predict/{self.spec.name}", json.dumps(document).encode("utf-8", "surrogatepass"))
-
-    def expected(self, rows: Sequence[dict[str, Any]]) -> Any:
-        """What the pipeline answers, or the exception that it raises."""
-        matrix = feature_matrix(self.kinds, pd.DataFrame(rows, columns=list(self.spec.feature_names)))
-        if matrix.dtype != object and self.format == "onnx":
-            matrix = matrix.astype(np.float32).astype(np.float64)
-        if self.spec.target.classes is not None:
-            return self.pipeline.predict_proba(matrix)
-        return self.pipeline.predict(matrix)
-
-    def check(self, rows: Sequence[dict[str, Any]], predictions: Sequence[Any], probabilities: Any) -> None:
-        expected = self.expected(rows)
-        classes = self.spec.target.classes
-        if classes is None:
-            # An ONNX model adds in float32: where large terms cancel each other, it is as exact as those terms are.
-            scale = np.maximum(self.magnitude, np.abs(expected))
-            assert (np.abs(np.array(predictions) - expected) / scale).max() <= TOLERANCE
-            return
-        got = np.array([[row[name] for name in classes] for row in probabilities])
-        assert np.abs(got - expected).max() <= TOLERANCE
-        for name, row in zip(predictions, expected, strict=True):
-            assert row[classes.index(name)] >= row.max() - TOLERANCE
-
-
-MODELS = {"iris": iris, "house": lambda: house(kinds=False), "towns": lambda: house(kinds=True)}
+MODELS = {
+    "iris": (iris_spec, "forest_100"),
+    "house": (lambda: house_spec(towns=False), "ridge"),
+    "towns": (lambda: house_spec(towns=True), "ridge"),
+}
 
 
 @pytest.fixture(scope="module", params=list(MODELS))
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    made = Served(*MODELS[request.param](), tmp_path_factory.mktemp(request.param))
+    spec, candidate = MODELS[request.param]
+    made = Served(spec(), candidate, tmp_path_factory.mktemp(request.param))
     yield made
-    made.connection.close()
-    made.bento.stop()
+    made.stop()
 
 
 def fits(value: Any, feature: Feature) -> bool:

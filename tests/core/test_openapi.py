@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from slipway.core.openapi import document
 from slipway.settings import PROJECT_DIR
-from slipway.spec import load_model
+from slipway.spec import Feature, load_model
 
 IRIS = load_model(PROJECT_DIR / "include" / "fleet", "iris")
 
@@ -39,3 +39,23 @@ def test_control_routes_need_the_key() -> None:
     paths = document([IRIS], 10_000, "1")["paths"]
     assert paths["/retrain/iris"]["post"]["security"] == [{"control_key": []}]
     assert "security" not in paths["/predict/iris"]["post"]
+
+
+def test_scoring_bodies_are_described_one_spelling_at_a_time() -> None:
+    operation = document([IRIS], 50, "1")["paths"]["/invocations/iris"]["post"]
+    forms = operation["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
+    assert [form["required"] for form in forms] == [
+        ["dataframe_records"],
+        ["dataframe_split"],
+        ["instances"],
+        ["inputs"],
+    ]
+    records = forms[0]["properties"]["dataframe_records"]
+    assert (records["minItems"], records["maxItems"]) == (1, 50)
+
+
+def test_numbers_are_bounded_by_what_a_bento_can_compute_with() -> None:
+    spec = IRIS.model_copy(update={"features": (Feature(name="free"), Feature(name="whole", kind="integer"))})
+    rows = document([spec], 50, "1")["components"]["schemas"]["iris_row"]["properties"]
+    assert rows["free"]["maximum"] == -rows["free"]["minimum"] == 3.4028234663852886e38
+    assert rows["whole"]["maximum"] == 2**63 - 1

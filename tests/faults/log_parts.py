@@ -81,7 +81,7 @@ class Bento(Part):
             "BENTOML_HOME": str(self.folder / "bentoml"),
             "BENTOML_DO_NOT_TRACK": "True",
             "SLIPWAY_ARTEFACTS_DIR": str(self.artefacts),
-            "SLIPWAY_SLOT": "green",
+            "SLIPWAY_SLOT": "blue",
             "SLIPWAY_SPOOL_DIR": str(self.spool),
             **self.extra,
         }

@@ -13,6 +13,10 @@ from slipway.spec import Feature, ModelSpec
 
 __all__ = ["document"]
 
+# What a bento can compute with: numbers are float32 there.
+_FLOAT32_MAX = 3.4028234663852886e38
+_INT64_MAX = 2**63 - 1
+_INT32_MAX = 2**31 - 1
 _PROBLEM = {
     "type": "object",
     "description": "RFC 9457 problem details",
@@ -125,7 +129,7 @@ def _model_paths(spec: ModelSpec, max_batch_rows: int) -> dict[str, Any]:
         "type": "object",
         "properties": {
             "request_id": {"type": "string", "format": "uuid"},
-            "row": {"type": "integer", "minimum": 0, "maximum": max_batch_rows - 1, "default": 0},
+            "row": {"type": "integer", "minimum": 0, "maximum": _INT32_MAX, "default": 0},
             "label": _target_schema(spec),
         },
         "required": ["request_id", "label"],
@@ -145,10 +149,10 @@ def _model_paths(spec: ModelSpec, max_batch_rows: int) -> dict[str, Any]:
         },
         f"/invocations/{name}": {
             "post": _operation(
-                "MLflow's scoring protocol",
+                "MLflow's scoring protocol; `inputs` may also hold one list per feature, all of one length",
                 name,
                 {"200": _json_answer(_invocations_schema(spec), "the predictions", _RESPONSE_HEADERS), **refusals},
-                body={"type": "object"},
+                body=_scoring_schema(spec, row, max_batch_rows),
                 example={"dataframe_records": [dict(row) for row in spec.golden_rows]},
                 headers=True,
             )
@@ -158,7 +162,12 @@ def _model_paths(spec: ModelSpec, max_batch_rows: int) -> dict[str, Any]:
                 "The true labels of earlier answers, before or long after",
                 name,
                 {"202": _json_answer({"type": "object"}, "durably stored"), **refusals},
-                body={"anyOf": [feedback, {"type": "array", "items": feedback, "minItems": 1}]},
+                body={
+                    "anyOf": [
+                        feedback,
+                        {"type": "array", "items": feedback, "minItems": 1, "maxItems": max_batch_rows},
+                    ]
+                },
             )
         },
         f"/health/{name}": {
@@ -261,10 +270,10 @@ def _row_schema(spec: ModelSpec) -> dict[str, Any]:
 def _feature_schema(feature: Feature) -> dict[str, Any]:
     kinds = {"number": "number", "integer": "integer", "category": "string", "text": "string"}
     schema: dict[str, Any] = {"type": [kinds[feature.kind], "null"] if feature.nullable else kinds[feature.kind]}
-    if feature.minimum is not None:
-        schema["minimum"] = feature.minimum
-    if feature.maximum is not None:
-        schema["maximum"] = feature.maximum
+    if feature.kind in ("number", "integer"):
+        limit = _FLOAT32_MAX if feature.kind == "number" else _INT64_MAX
+        schema["minimum"] = -limit if feature.minimum is None else max(feature.minimum, -limit)
+        schema["maximum"] = limit if feature.maximum is None else min(feature.maximum, limit)
     if feature.categories is not None:
         schema["enum"] = [*feature.categories, None] if feature.nullable else list(feature.categories)
     if feature.kind == "text":
@@ -273,10 +282,36 @@ def _feature_schema(feature: Feature) -> dict[str, Any]:
     return schema | ({"description": description} if description else {})
 
 
+def _scoring_schema(spec: ModelSpec, row: dict[str, Any], max_rows: int) -> dict[str, Any]:
+    """Rows by name, or as lists in the order of the features; exactly one spelling at a time."""
+    values = [_feature_schema(feature) for feature in spec.features]
+    count = len(values)
+    in_order = {"type": "array", "prefixItems": values, "minItems": count, "maxItems": count}
+    bounds = {"type": "array", "minItems": 1, "maxItems": max_rows}
+    either = {**bounds, "items": {"anyOf": [row, in_order]}}
+    split = {
+        "type": "object",
+        "properties": {"columns": {"const": list(spec.feature_names)}, "data": {**bounds, "items": in_order}},
+        "required": ["data"],
+    }
+    forms = {
+        "dataframe_records": {**bounds, "items": row},
+        "dataframe_split": split,
+        "instances": either,
+        "inputs": either,
+    }
+    return {
+        "oneOf": [
+            {"type": "object", "properties": {name: form}, "required": [name], "additionalProperties": False}
+            for name, form in forms.items()
+        ]
+    }
+
+
 def _target_schema(spec: ModelSpec) -> dict[str, Any]:
     if spec.target.classes is not None:
         return {"type": "string", "enum": list(spec.target.classes)}
-    return {"type": "number"}
+    return {"type": "number", "minimum": -_FLOAT32_MAX, "maximum": _FLOAT32_MAX}
 
 
 def _prediction_schema(spec: ModelSpec) -> dict[str, Any]:
