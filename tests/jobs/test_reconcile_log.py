@@ -23,9 +23,9 @@ from slipway.adapters.spool import Spool
 from slipway.adapters.tally import Tallies
 from slipway.cli import root
 from slipway.jobs.log_status import LogStatus, log_status
+from slipway.jobs.quarantine import quarantined_windows, record_check
 from slipway.jobs.reconcile_log import HourCoverage, Reconciled, answered_rows, collect, cover, reconcile
 from slipway.jobs.ship import ship
-from slipway.jobs.quarantine import quarantined_windows
 from slipway.settings import PROJECT_DIR, Settings
 from slipway.spec import load_model
 from slipway.wiring import Wiring
@@ -163,6 +163,20 @@ def test_an_hour_whose_rows_come_late_is_released_again(world: World) -> None:
     assert (done.missing, done.incomplete) == (0, [])
     assert world.verdicts() == ["quarantined", "passed"]
     assert list(quarantined_windows(world.decisions, "iris")) == []
+
+
+def test_an_hour_that_failed_its_data_checks_is_not_released_by_its_coverage(world: World) -> None:
+    world.answer()
+    [segment] = world.spool.sealed()
+    aside = segment.path.rename(world.folder / "aside")
+    world.reconcile()
+    [window] = quarantined_windows(world.decisions, "iris")
+    span = {"start": window.start.isoformat(), "end": window.end.isoformat()}
+    record_check(world.decisions, "iris", f"window:{window.name}", "quarantined", ("nulls",), span, world.now)
+    aside.rename(segment.path)
+    ship(world.spool, world.lake)
+    assert world.reconcile().incomplete == []
+    assert list(quarantined_windows(world.decisions, "iris")) == [window]
 
 
 def test_rows_that_the_bento_lost_knowingly_are_missing_too(world: World) -> None:

@@ -15,7 +15,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Protocol
 
 from slipway.errors import DataError
-from slipway.ports import Decision, DecisionLog
+from slipway.jobs.quarantine import CheckVerdict, record_check
+from slipway.ports import DecisionLog
 from slipway.spec import ModelSpec
 
 __all__ = ["HourCoverage", "LogAccount", "LoggedRows", "Reconciled", "answered_rows", "collect", "cover", "reconcile"]
@@ -200,7 +201,7 @@ def reconcile(
         if not one.settled:
             result.unsettled_hours += 1
             continue
-        _judge(spec, one, one.hour in quarantined, decisions, now, result)
+        _judge(spec, one, _stamp(one.hour) in quarantined, decisions, now, result)
     level = logging.ERROR if result.incomplete else logging.INFO
     _log.log(
         level,
@@ -221,28 +222,32 @@ def _judge(
         return
     if incomplete:
         result.found.append(one.hour.isoformat())
-    verdict = "quarantined" if incomplete else "passed"
+    verdict: CheckVerdict = "quarantined" if incomplete else "passed"
     reason = f"{one.logged} of {one.answered} answered rows are logged, {spec.drift.min_coverage:.2%} needed"
     evidence = {
-        "start": one.hour.isoformat(),
-        "end": (one.hour + _HOUR).isoformat(),
+        "start": _stamp(one.hour),
+        "end": _stamp(one.hour + _HOUR),
         "answered": one.answered,
         "logged": one.logged,
         "lost": one.lost,
         "coverage": one.coverage,
     }
-    # The numbers are part of the key: an hour may be complete, found incomplete, and be complete again.
-    key = f"data:{spec.name}:coverage:{one.hour:%Y%m%dT%H}:{verdict}:{one.logged}of{one.answered}"
-    decisions.record(Decision(key, spec.name, "data", verdict, (reason,), evidence, now))
+    record_check(decisions, spec.name, f"coverage:{one.hour:%Y%m%dT%HZ}", verdict, (reason,), evidence, now)
 
 
-def _quarantined(spec: ModelSpec, decisions: DecisionLog) -> set[datetime]:
-    """Hours whose newest decision about coverage is a quarantine."""
-    newest: dict[datetime, str] = {}
+def _quarantined(spec: ModelSpec, decisions: DecisionLog) -> set[str]:
+    """Hours that are quarantined now because of their coverage, by their name."""
+    prefix = f"data:{spec.name}:coverage:"
+    newest: dict[str, str] = {}
     for decision in decisions.recent(spec.name, "data", limit=_MOST_DECISIONS):
-        if decision.key.startswith(f"data:{spec.name}:coverage:"):
-            newest.setdefault(datetime.fromisoformat(str(decision.evidence["start"])), decision.verdict)
+        if decision.key.startswith(prefix):
+            newest.setdefault(str(decision.evidence["start"]), decision.verdict)
     return {hour for hour, verdict in newest.items() if verdict == "quarantined"}
+
+
+def _stamp(moment: datetime) -> str:
+    """ISO 8601 as no other decision writes it: a data check of the very same hour is another matter."""
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _floor(moment: datetime) -> datetime:
