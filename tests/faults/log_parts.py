@@ -65,7 +65,11 @@ class Part:
 
 
 class Bento(Part):
-    """`bentoml serve` of the iris bento with a real spool; `extra` are more of its settings."""
+    """`bentoml serve` of the iris bento with a real spool; `extra` are more of its settings.
+
+    Attributes:
+        prefix: a command that runs it, to set limits.
+    """
 
     name = "bento"
 
@@ -75,6 +79,7 @@ class Bento(Part):
         self.spool = spool
         self.artefacts = write_iris(folder / "artefacts")
         self.extra = extra
+        self.prefix: list[str] = []
 
     def command(self) -> tuple[list[str], dict[str, str], Path]:
         environment = {
@@ -85,7 +90,16 @@ class Bento(Part):
             "SLIPWAY_SPOOL_DIR": str(self.spool),
             **self.extra,
         }
-        command = [str(SERVING_PYTHON), "-m", "bentoml", "serve", "service:Predictor", "--host", "127.0.0.1"]
+        command = [
+            *self.prefix,
+            str(SERVING_PYTHON),
+            "-m",
+            "bentoml",
+            "serve",
+            "service:Predictor",
+            "--host",
+            "127.0.0.1",
+        ]
         options = ["--port", str(self.port), "--api-workers", "1", "--timeout-graceful-shutdown", "5"]
         return command + options, environment, PROJECT_DIR / "bentos"
 

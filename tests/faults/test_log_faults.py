@@ -6,10 +6,11 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -59,8 +60,9 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, spool: Path, **extra: str) -> Iterator[Bento]:
+def serving(folder: Path, spool: Path, prefix: Sequence[str] = (), **extra: str) -> Iterator[Bento]:
     bento = Bento(folder, spool, **extra)
+    bento.prefix = list(prefix)
     bento.ensure()
     try:
         eventually(lambda: get(bento, "/readyz")[0] == 200, 30, "the bento")
@@ -143,6 +145,26 @@ def test_a_full_disk_serves_on_if_told_to_and_every_lost_row_is_counted(tmp_path
     account = accounted(disk.folder, tmp_path / "lake")
     assert (account["answered"], account["logged"]) == (5000, len(frame))
     assert account["lost"] == account["missing"] == lost == 5000 - len(frame)
+
+
+def test_a_file_system_that_takes_no_more_of_a_file_refuses_until_the_next_segment(tmp_path: Path) -> None:
+    """A limit on the size of files stands for any write that fails half way; no root needed."""
+    limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))"
+    prefix = [sys.executable, "-c", f"{limit}; os.execv(sys.argv[1], sys.argv[1:])"]
+    answered: list[str] = []
+    settings = {"SLIPWAY_SPOOL_SEGMENT_MAX_AGE_SECONDS": "1.5", "PYTHONDONTWRITEBYTECODE": "1"}
+    with serving(tmp_path, tmp_path / "spool", prefix, **settings) as bento:
+        eventually(lambda: ask(bento, answered) == 503, 10, "a refusal")
+        before = len(answered)
+        eventually(lambda: ask(bento, answered) == 200, 10, "the next segment")
+        refused = metric(bento, "prediction_log_refused_rows_total")
+    assert before >= 5
+    assert refused >= 50
+    assert ship(Spool(tmp_path / "spool"), ParquetLake(str(tmp_path / "lake"))).problems == []
+    frame = ParquetLake(str(tmp_path / "lake")).predictions("iris", *window())
+    assert frame.groupby("request_id").size().to_dict() == dict.fromkeys(answered, 50)
+    account = accounted(tmp_path / "spool", tmp_path / "lake")
+    assert (account["answered"], account["refused"]) == (account["logged"], refused)
 
 
 def test_a_lake_on_a_full_disk_keeps_the_segments_until_there_is_room(tmp_path: Path, disk: Disk) -> None:
