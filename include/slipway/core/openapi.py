@@ -201,7 +201,9 @@ def _model_paths(spec: ModelSpec, max_batch_rows: int) -> dict[str, Any]:
                                 side: {"type": "integer", "minimum": 0, "maximum": 100}
                                 for side in ("champion", "challenger")
                             },
+                            "required": ["champion"],
                             "additionalProperties": False,
+                            "description": "per cent; together 100",
                         }
                     },
                     "required": ["weights"],
@@ -217,8 +219,21 @@ def _model_paths(spec: ModelSpec, max_batch_rows: int) -> dict[str, Any]:
                 "control",
                 {
                     "202": _json_answer({"type": "object"}, "the run's id and URL"),
-                    **_problems("401", "403", "422", "503"),
+                    **_problems("400", "401", "403", "422", "503"),
                 },
+                body={
+                    "type": "object",
+                    "properties": {
+                        "reason": {"enum": ["manual", "scheduled", "drift"], "default": "manual"},
+                        "dataset": {
+                            "type": ["string", "null"],
+                            "pattern": "^[0-9a-f]{64}$",
+                            "description": "SHA-256 of a snapshot in the lake; without it the newest validated one",
+                        },
+                    },
+                    "additionalProperties": False,
+                },
+                body_required=False,
                 key=True,
             )
         },
@@ -231,6 +246,7 @@ def _operation(
     responses: dict[str, Any],
     *,
     body: dict[str, Any] | None = None,
+    body_required: bool = True,
     example: Any = None,
     headers: bool = False,
     key: bool = False,
@@ -240,7 +256,7 @@ def _operation(
         media: dict[str, Any] = {"schema": body}
         if example is not None:
             media["example"] = example
-        operation["requestBody"] = {"required": True, "content": {"application/json": media}}
+        operation["requestBody"] = {"required": body_required, "content": {"application/json": media}}
     if headers:
         operation["parameters"] = _REQUEST_HEADERS
     if key:
