@@ -190,7 +190,7 @@ class LogFiles:
         """Delete what was replaced before `before`, when nobody who listed it can still be reading; how many files."""
         paths = self._parquet(folder)
         deleted = 0
-        for path in paths:
+        for path in paths if len(paths) > 1 else ():
             if is_compacted(_name(path)) and self._created(path) <= before:
                 merged = self._merged(path)
                 for old in [old for old in paths if _name(old) in merged]:
