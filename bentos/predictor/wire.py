@@ -18,6 +18,7 @@ from predictor.lane import Lane
 __all__ = ["LaneProtocol"]
 
 _PLAIN_TYPE = b"application/json"
+_LINGER_SECONDS = 0.5
 
 
 class LaneProtocol(HttpToolsProtocol):
@@ -51,6 +52,8 @@ class LaneProtocol(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expect
         self.headers.extend(headers)
         super().on_headers_complete()
+        if self._closing and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         if self._route is None:
@@ -139,8 +142,19 @@ class LaneProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """The server stops: a request that has begun to arrive is still answered."""
-        if self._route is None:
+        """The server stops: what has been sent already is still answered.
+
+        A client may write on an idle connection before it learns that the server closes it, so an idle one stays open
+        for a moment; a request that comes then is answered with `connection: close`.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        if self.cycle is not None and not self.cycle.response_complete:
             super().shutdown()
-        else:
-            self._closing = True
+        elif self._route is None:
+            self.loop.call_later(_LINGER_SECONDS, self._close_unless_busy)
+
+    def _close_unless_busy(self) -> None:
+        if self._route is None and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()

@@ -25,6 +25,7 @@ __all__ = ["Load", "main", "quantile"]
 
 _END = b"\r\n\r\n"
 _LENGTH = b"content-length:"
+_NAP_SECONDS = 2e-5
 
 
 class Load:
@@ -130,7 +131,10 @@ class Load:
             while self._free and (due := start + sent * interval) <= now:
                 self._send(self._free.popleft(), due)
                 sent += 1
-            for fd, _ in self._epoll.poll(0):
+            answered = self._epoll.poll(0)
+            if not answered:
+                time.sleep(_NAP_SECONDS)  # epoll's own timeout counts in milliseconds; spinning would take a core
+            for fd, _ in answered:
                 if self._receive(fd):
                     self._free.append(fd)
         self.unsent = max(0, int(seconds * rate) - sent)

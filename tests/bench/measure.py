@@ -203,12 +203,22 @@ class Bench:
 
     def _paced(self, bento: Running, rows: int, seconds: float, rate: float, connections: int) -> dict[str, Any]:
         asked = bodies("flat", rows, _DIFFERENT[rows])
-        with bento.thawed():
-            result = self.generator.paced(
-                bento.port, "/predict/iris", asked, connections=connections, seconds=seconds, rate=rate
-            )
-        self.empty_spool()
-        return result
+        done = threading.Event()
+
+        def keep() -> None:
+            while not done.wait(1.0):
+                self.empty_spool()
+
+        keeper = threading.Thread(target=keep)
+        keeper.start()
+        try:
+            with bento.thawed():
+                return self.generator.paced(
+                    bento.port, "/predict/iris", asked, connections=connections, seconds=seconds, rate=rate
+                )
+        finally:
+            done.set()
+            keeper.join()
 
 
 def recovery(before: dict[str, Any], after: dict[str, Any]) -> float | None:

@@ -261,6 +261,23 @@ def test_a_request_that_has_begun_to_arrive_is_answered_when_the_server_stops(si
     site(scenario)
 
 
+def test_a_request_that_crosses_the_stop_is_answered_and_its_connection_closed(site: Callable[..., None]) -> None:
+    async def scenario(served: Site) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(request(ROW))
+        assert b"connection" not in (await read_answer(reader))[1]
+        served.server.should_exit = True
+        while served.server.servers[0].is_serving():
+            await asyncio.sleep(0.01)
+        writer.write(request(ROW))
+        status, headers, _ = await read_answer(reader)
+        assert (status, headers[b"connection"]) == (b"HTTP/1.1 200 OK", b"close")
+        assert await reader.read() == b""
+        writer.close()
+
+    site(scenario)
+
+
 def test_an_overlong_turn_refuses_what_comes_late_in_it(site: Callable[..., None]) -> None:
     """One connection with many pipelined requests is one turn."""
 
