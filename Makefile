@@ -102,8 +102,8 @@ test-unit: test-environment  ## the tests that need no running service
 faults-log: test-environment  ## 200,000 predictions while the log's processes are killed 100 times
 	@PYTHONPATH=include:bentos:tests $(VENV)/bin/python -m faults.log_run --predictions 200000 --kills 100
 lint: test-environment  ## style and types
-	@$(VENV)/bin/ruff check .
-	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check --no-cache .
+	@$(VENV)/bin/ruff format --check --no-cache .
 	@$(VENV)/bin/mypy
 
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \

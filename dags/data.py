@@ -40,9 +40,8 @@ def build(model: str, cron: str | None) -> None:
 
         @task(outlets=[dataset], execution_timeout=timedelta(minutes=30))
         def validate(taken: dict[str, Any]) -> Any:
-            from slipway.wiring import wiring
-
             from dagparts import final_errors
+            from slipway.wiring import wiring
 
             with final_errors():
                 verdict = wiring().validate(model, taken["sha256"])

@@ -37,9 +37,8 @@ def build(model: str) -> None:
     def release_dag() -> None:
         @task(execution_timeout=timedelta(minutes=30))
         def package(params: dict[str, Any], triggering_asset_events: Any = None) -> dict[str, Any]:
-            from slipway.wiring import wiring
-
             from dagparts import announced, final_errors
+            from slipway.wiring import wiring
 
             with final_errors():
                 return wiring().package(model, params["version"] or announced(triggering_asset_events, "version"))
@@ -47,9 +46,8 @@ def build(model: str) -> None:
         # Must be directly downstream of `package`: a slot only ever runs what was built and verified.
         @task(execution_timeout=timedelta(hours=12))
         def roll_out(package: dict[str, Any], params: dict[str, Any], run_id: str | None = None) -> dict[str, Any]:
-            from slipway.wiring import wiring
-
             from dagparts import final_errors
+            from slipway.wiring import wiring
 
             with final_errors():
                 return wiring().roll_out(

@@ -35,9 +35,8 @@ def build(model: str) -> None:
     def rollback_dag() -> None:
         @task(execution_timeout=timedelta(minutes=15))
         def roll_back(params: dict[str, Any], run_id: str | None = None) -> dict[str, Any]:
-            from slipway.wiring import wiring
-
             from dagparts import final_errors
+            from slipway.wiring import wiring
 
             with final_errors():
                 return wiring().roll_back(

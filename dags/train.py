@@ -43,9 +43,8 @@ def build(model: str) -> None:
     def train_dag() -> None:
         @task(execution_timeout=timedelta(hours=2))
         def train(params: dict[str, Any], triggering_asset_events: Any = None) -> dict[str, Any]:
-            from slipway.wiring import wiring
-
             from dagparts import announced, final_errors, skip_unless
+            from slipway.wiring import wiring
 
             sha256 = params["dataset"] or announced(triggering_asset_events, "sha256")
             with final_errors():
@@ -55,18 +54,16 @@ def build(model: str) -> None:
 
         @task(execution_timeout=timedelta(minutes=30))
         def gate(trained: dict[str, Any]) -> dict[str, Any]:
-            from slipway.wiring import wiring
-
             from dagparts import final_errors
+            from slipway.wiring import wiring
 
             with final_errors():
                 return wiring().gate(model, trained)
 
         @task(outlets=[challenger], execution_timeout=timedelta(minutes=10))
         def register(trained: dict[str, Any], evidence: dict[str, Any]) -> Any:
-            from slipway.wiring import wiring
-
             from dagparts import final_errors, skip_unless
+            from slipway.wiring import wiring
 
             skip_unless(evidence["verdict"] == "pass", f"the gate refused the challenger: {evidence['reasons']}")
             with final_errors():

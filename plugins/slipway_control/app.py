@@ -14,8 +14,8 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from slipway.wiring import Wiring, wiring
 
+from slipway.wiring import Wiring, wiring
 from slipway_control.problems import install
 
 __all__ = ["create_app"]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bento_cases import Client, Serve, write_iris
 
+from bento_cases import Client, Serve, write_iris
 from predictor.config import Config
 from predictor.engine import Engine
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from bento_cases import ROW, ROW_2, Client, Serve, softmax, write_house, write_iris
 
 
