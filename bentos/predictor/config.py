@@ -49,7 +49,7 @@ class Config:
     max_batch_rows: int = 10_000
     max_concurrency: int = 1024
     max_in_flight_bytes: int = 64 * 1024 * 1024
-    max_queue_ms: int = 100
+    max_queue_ms: int = 50
     inline_bytes: int = 32 * 1024
 
     @classmethod

@@ -11,12 +11,15 @@ from http import HTTPStatus
 from predictor.engine import Engine
 from predictor.problems import Problem, as_problem, problem_body
 from predictor.requestid import request_id
+from predictor.turns import queue_too_long
 
 __all__ = ["Lane"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 _ROUTES = ("predict", "invocations")
+_LATE = queue_too_long()
+_NO_ID = b"00000000-0000-0000-0000-000000000000"
 
 
 class Lane:
@@ -29,8 +32,8 @@ class Lane:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._routes: dict[bytes, str] = {}
-        self._server_headers: Headers = ()
-        self._head = b""
+        self._server_headers: Headers | None = None
+        self._head = self._late = b""
         self.max_body_bytes = min(engine.config.inline_bytes, engine.config.max_body_bytes)
 
     def open(self) -> None:
@@ -59,14 +62,17 @@ class Lane:
             server_headers: what the server adds to every answer; the same object until it changes.
         """
         identity = request_id(given_id)
+        if server_headers is not self._server_headers:
+            self._prepare(server_headers)
+        if self._engine.turns.late(started):
+            self._engine.metrics.failed(_LATE.reason, shadow)
+            return self._late.replace(_NO_ID, identity[1].encode())
         try:
-            self._engine.turns.admit(started)
             content = self._engine.answer_now(route, body, identity, shadow, started)
         except Exception as error:
-            return self._refuse(as_problem(error, identity[1]), identity[1], shadow, server_headers)
-        if server_headers is not self._server_headers:
-            self._server_headers = server_headers
-            self._head = _head(200, (*server_headers, (b"content-type", b"application/json"), *self._own()))
+            problem = as_problem(error, identity[1])
+            self._engine.metrics.failed(problem.reason, shadow)
+            return self._refusal(problem, identity[1])
         return b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
             self._head,
             identity[1].encode(),
@@ -77,11 +83,16 @@ class Lane:
     def _own(self) -> Headers:
         return (b"x-model-version", self._engine.version.encode()), (b"x-slot", self._engine.slot.encode())
 
-    def _refuse(self, problem: Problem, identity: str, shadow: bool, server_headers: Headers) -> bytes:
-        self._engine.metrics.failed(problem.reason, shadow)
+    def _prepare(self, server_headers: Headers) -> None:
+        """Once a second, with the date: what all answers share. A refusal under overload must cost next to nothing."""
+        self._server_headers = server_headers
+        self._head = _head(200, (*server_headers, (b"content-type", b"application/json"), *self._own()))
+        self._late = self._refusal(_LATE, _NO_ID.decode())
+
+    def _refusal(self, problem: Problem, identity: str) -> bytes:
         content = problem_body(problem, identity)
         headers = (
-            *server_headers,
+            *(self._server_headers or ()),
             (b"content-type", b"application/problem+json"),
             (b"content-length", b"%d" % len(content)),
             (b"x-request-id", identity.encode()),

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import asyncio
 
-from predictor.problems import overload
+from predictor.problems import Problem, overload
 
-__all__ = ["Turns"]
+__all__ = ["Turns", "queue_too_long"]
 
 _LOOK_EVERY = 16
+
+
+def queue_too_long() -> Problem:
+    """What a request is told that comes too late in its turn."""
+    return overload("requests wait too long for their turn")
 
 
 class Turns:
@@ -28,24 +33,29 @@ class Turns:
         self._began: float | None = None
         self._unseen = 0
 
-    def admit(self, now: float) -> None:
-        """Let a request in, or refuse it.
+    def late(self, now: float) -> bool:
+        """Whether a request comes too late in its turn.
 
         To learn when a turn ends costs a callback, so only the turn of every 16th request is measured: an idle server
         hardly notices, and an overlong turn has many times 16.
-
-        Raises:
-            Problem: 429.
         """
         if self._began is not None:
-            if now - self._began > self._max_queue_seconds:
-                raise overload("requests wait too long for their turn")
-            return
+            return now - self._began > self._max_queue_seconds
         self._unseen += 1
         if self._unseen >= _LOOK_EVERY:
             self._unseen = 0
             self._began = now
             asyncio.get_running_loop().call_soon(self._end)
+        return False
+
+    def admit(self, now: float) -> None:
+        """Let a request in, or refuse it.
+
+        Raises:
+            Problem: 429.
+        """
+        if self.late(now):
+            raise queue_too_long()
 
     def _end(self) -> None:
         self._began = None

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     max_batch_rows: int = Field(default=10_000, ge=1)
     max_concurrency: int = Field(default=1024, ge=1, description="requests in work in a bento")
     max_in_flight_bytes: int = Field(default=64 * 1024 * 1024, ge=1, description="bytes of bodies in work in a bento")
-    max_queue_ms: int = Field(default=100, ge=1, description="a request that waited longer for its turn gets 429")
+    max_queue_ms: int = Field(default=50, ge=1, description="a request that waited longer for its turn gets 429")
     predictions_need_key: bool = Field(default=False, description="prediction routes need x-api-key as well")
     spool_segment_max_bytes: int = Field(default=8 * 1024 * 1024, ge=4096)
     spool_segment_max_age_seconds: float = Field(default=5.0, gt=0)
