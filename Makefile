@@ -95,8 +95,8 @@ $(BENCH)/.synced-%: | $(UV)
 
 .PHONY: test test-unit faults-log lint lock clean
 test: lint  ## lint, types and all tests, a real stack included
-	@$(VENV)/bin/python -m pytest -n 2 -m "not stack and not services"
-	@$(VENV)/bin/python -m pytest -m "stack or services"
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack"
+	@$(VENV)/bin/python -m pytest -m stack
 test-unit: test-environment  ## the tests that need no running service
 	@$(VENV)/bin/python -m pytest -n 2 -m "not stack and not services"
 faults-log: test-environment  ## 200,000 predictions while the log's processes are killed 100 times
