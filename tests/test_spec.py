@@ -7,8 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from slipway.errors import NotFoundError, SpecError
-from slipway.settings import PROJECT_DIR
+from slipway.settings import PROJECT_DIR, Settings
 from slipway.spec import Feature, ModelSpec, RolloutPolicy, Step, load_fleet, load_model
+from slipway.wiring import Wiring
 
 FLEET = PROJECT_DIR / "include" / "fleet"
 
@@ -91,3 +92,10 @@ def test_a_file_under_another_name_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_model_lists_the_known_ones() -> None:
     with pytest.raises(NotFoundError, match=r"no model named 'rose'; known models: .*iris"):
         load_model(FLEET, "rose")
+
+
+def test_a_new_fleet_file_is_noticed_by_a_running_process(tmp_path: Path) -> None:
+    slipway = Wiring(Settings(fleet_dir=tmp_path))
+    assert slipway.fleet == {}
+    (tmp_path / "rose.py").write_text((FLEET / "iris.py").read_text().replace('name="iris"', 'name="rose"'))
+    assert list(slipway.fleet) == ["rose"]

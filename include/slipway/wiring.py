@@ -52,12 +52,17 @@ class Wiring:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._fleet: tuple[Any, dict[str, ModelSpec]] = ((), {})
 
     # --- adapters, each built on first use ----------------------------------------------------------------
 
-    @cached_property
+    @property
     def fleet(self) -> dict[str, ModelSpec]:
-        return load_fleet(self.settings.fleet_dir)
+        """Every model's spec, read again when a fleet file was added, removed or changed: servers live for weeks."""
+        stamp = tuple((path.name, path.stat().st_mtime_ns) for path in sorted(self.settings.fleet_dir.glob("*.py")))
+        if stamp != self._fleet[0]:
+            self._fleet = (stamp, load_fleet(self.settings.fleet_dir))
+        return self._fleet[1]
 
     def spec(self, model: str) -> ModelSpec:
         """The spec of one model; a broken fleet file of another model does not matter here."""
