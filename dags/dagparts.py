@@ -16,6 +16,8 @@ __all__ = [
     "DEFAULTS",
     "START",
     "announced",
+    "answer",
+    "approval",
     "dataset_asset",
     "fail_if",
     "final_errors",
@@ -53,6 +55,36 @@ def announced(events: Mapping[Any, Any] | None, key: str) -> str | None:
     """The value of `key` in the newest asset event that triggered this run; None when it was started by hand."""
     newest = [event for some in (events or {}).values() for event in some]
     return str(max(newest, key=lambda event: event.timestamp).extra[key]) if newest else None
+
+
+def approval(model: str, timeout_seconds: float) -> Any:
+    """Asks a person about the rollout that `until_asked` brought to its question; no answer in time is a no."""
+    from airflow.providers.standard.operators.hitl import HITLOperator
+
+    reached = "(ti.xcom_pull(task_ids='until_asked', key='reached') or {})"
+    return HITLOperator(
+        task_id="approve",
+        subject=f"{model}: let version {{{{ {reached}.get('version') }}}} go on?",
+        body=f"It is in phase **{{{{ {reached}.get('phase') }}}}** beside version "
+        f"{{{{ {reached}.get('previous_version') or 'none' }}}}.\n\n{{{{ {reached}.get('checks') }}}}",
+        options=["Approve", "Reject"],
+        defaults="Reject",
+        response_timeout=timedelta(seconds=timeout_seconds),
+    )
+
+
+def answer(ti: Any) -> dict[str, Any] | None:
+    """What a person answered in `approve`, as `answer_approval` takes it; None when nobody was asked."""
+    given, reached = ti.xcom_pull(task_ids="approve"), ti.xcom_pull(task_ids="until_asked", key="reached")
+    if not given or not reached:
+        return None
+    person = given.get("responded_by_user") or {}
+    return {
+        "rollout_id": reached["rollout"],
+        "approved": given["chosen_options"] == ["Approve"],
+        "actor": person.get("name") or person.get("id") or "airflow",
+        "reason": "answered in Airflow" if person else "nobody answered in time",
+    }
 
 
 @contextmanager

@@ -1,8 +1,13 @@
 """Turn a registered version into a bento and swap it in, blue-green, behind the gateway.
 
 **When** `{model}_train` announces a challenger, or by hand with a `version`. **What** `package` builds the bento;
-`roll_out` starts it in the idle slot, has it answer the golden rows, moves the traffic by the policy's steps, watches,
-and promotes it (alias `champion`, one row in the ledger). The former version stays warm for an instant rollback.
+`roll_out` starts it in the idle slot, has it answer the golden rows and the last logged requests, moves the traffic by
+the policy's steps, watches it beside the old one, and promotes it (alias `champion`, one row in the ledger). The former
+version stays warm for an instant rollback.
+
+**With an approval** in the model's policy, `until_asked` drives the rollout to where a person has to decide, `approve`
+waits for the answer under *Required Actions*, and `roll_out` carries it out. While it waits the keeper checks on: a
+breach rolls the version back. `slipway approve {model}` and `slipway reject {model}` answer as well.
 
 **Safe to kill and to clear at any point:** the rollout's phase lives in Postgres and each step is idempotent. If this
 DAG stays silent, the keeper drives the rollout to its end. `slipway abort {model}` stops one, `slipway traffic {model}`
@@ -16,10 +21,13 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
-from dagparts import DEFAULTS, START, fleet, version_asset
+from dagparts import DEFAULTS, START, approval, fleet, version_asset
+from slipway.spec import ModelSpec
 
 
-def build(model: str) -> None:
+def build(spec: ModelSpec) -> None:
+    model = spec.name
+
     @dag(
         dag_id=f"{model}_release",
         schedule=[version_asset(model)],
@@ -43,21 +51,51 @@ def build(model: str) -> None:
             with final_errors():
                 return wiring().package(model, params["version"] or announced(triggering_asset_events, "version"))
 
-        # Must be directly downstream of `package`: a slot only ever runs what was built and verified.
-        @task(execution_timeout=timedelta(hours=12))
-        def roll_out(package: dict[str, Any], params: dict[str, Any], run_id: str | None = None) -> dict[str, Any]:
+        # Drives to the question only, and says where to go on; the answer may take days, and no worker waits for it.
+        @task.branch(execution_timeout=timedelta(hours=12))
+        def until_asked(
+            package: dict[str, Any], params: dict[str, Any], run_id: str | None = None, ti: Any = None
+        ) -> str:
             from dagparts import final_errors
             from slipway.wiring import wiring
 
             with final_errors():
+                reached = wiring().roll_out(
+                    model, package["version"], actor="airflow", reason=params["reason"], run=run_id, until_asked=True
+                )
+            ti.xcom_push(key="reached", value=reached)
+            return "approve" if reached["asked"] else "roll_out"
+
+        # Must be downstream of `package`: a slot only ever runs what was built and verified.
+        @task(execution_timeout=timedelta(hours=12), trigger_rule="none_failed_min_one_success")
+        def roll_out(
+            package: dict[str, Any], params: dict[str, Any], run_id: str | None = None, ti: Any = None
+        ) -> dict[str, Any]:
+            from dagparts import answer, final_errors
+            from slipway.wiring import wiring
+
+            with final_errors():
+                given = answer(ti)
+                if given is not None:
+                    wiring().answer_approval(model, **given)
                 return wiring().roll_out(
-                    model, package["version"], actor="airflow", reason=params["reason"], run=run_id
+                    model,
+                    package["version"],
+                    actor="airflow",
+                    reason=params["reason"],
+                    run=run_id,
+                    rollout_id=given["rollout_id"] if given else None,
                 )
 
-        roll_out(package())  # type: ignore[call-arg]
+        packaged = package()  # type: ignore[call-arg]
+        done = roll_out(packaged)  # type: ignore[call-arg]
+        if spec.rollout.may_ask:
+            asked = until_asked(packaged)  # type: ignore[call-arg]
+            asked >> approval(model, spec.rollout.approval_timeout_seconds) >> done
+            asked >> done
 
     release_dag()
 
 
-for spec in fleet():
-    build(spec.name)
+for one in fleet():
+    build(one)

@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "include" / "slipway"
 RING = {
     "errors": 0,
+    "policy": 0,
     "spec": 0,
     "settings": 0,
     "ports": 1,

@@ -6,6 +6,7 @@ runs it in its multi-process mode. One process serves a slot, so plain integers 
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections import Counter
 
@@ -24,6 +25,7 @@ class Metrics:
     """
 
     def __init__(self) -> None:
+        self.started_at = time.time()
         self.requests = 0
         self.rows = 0
         self.shadow_requests = 0
@@ -77,6 +79,7 @@ class Metrics:
         metric("feedback_labels_total", "counter", "Labels taken in.", self.labels)
         metric("prediction_in_flight", "gauge", "Prediction requests in work.", self.in_flight)
         metric("prediction_in_flight_bytes", "gauge", "Bytes of bodies in work.", self.in_flight_bytes)
+        metric("process_start_time_seconds", "gauge", "Unix time at which these counters began.", self.started_at)
         metric("prediction_ready", "gauge", "1 if the golden rows came out right.", int(ready))
         lines.extend(self._error_lines(labels))
         lines.extend(self._latency_lines(labels))

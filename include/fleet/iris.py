@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from slipway.spec import Candidate, DriftPolicy, Feature, Metric, ModelSpec, RetrainPolicy, RolloutPolicy, Step, Target
+from slipway.spec import (
+    Candidate,
+    DriftPolicy,
+    Feature,
+    Metric,
+    ModelSpec,
+    RetrainPolicy,
+    RolloutPolicy,
+    Target,
+    all_at_once,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,5 +81,8 @@ MODEL = ModelSpec(
     ),
     drift=DriftPolicy(window_hours=24, min_rows=200, confirm=1, confirm_of=1),
     retrain=RetrainPolicy(cool_down_hours=0, min_new_labels=100, max_per_week=20),
-    rollout=RolloutPolicy(steps=(Step(weight=100),), bake_seconds=3, keep_warm_seconds=3600),
+    # The demo has no traffic of its own, so nothing but readiness, errors and the replay is waited for.
+    rollout=RolloutPolicy(
+        steps=all_at_once(), bake_seconds=3, replay_requests=100, min_requests=0, deadline_seconds=900
+    ),
 )

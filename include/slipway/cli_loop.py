@@ -96,6 +96,24 @@ def abort(model: str, reason: str) -> None:
 
 @click.command()
 @click.argument("model")
+@click.option("--reason", default="approved by hand", show_default=True)
+def approve(model: str, reason: str) -> None:
+    """Let the rollout go on that waits for a person."""
+    outcome = _slipway().approve(model, actor="cli", reason=reason)
+    click.echo(f"{model} version {outcome['version']} approved in {outcome['phase']}; whoever drives it goes on")
+
+
+@click.command()
+@click.argument("model")
+@click.option("--reason", default="rejected by hand", show_default=True)
+def reject(model: str, reason: str) -> None:
+    """End the rollout that waits for a person, and give all traffic back."""
+    outcome = _slipway().reject(model, actor="cli", reason=reason)
+    click.echo(f"{model} version {outcome['version']}: rollout {outcome['phase']}")
+
+
+@click.command()
+@click.argument("model")
 @click.option("--to", "version", help="one of the last versions; without it the one that was live before")
 @click.option("--reason", default="rolled back by hand", show_default=True)
 def rollback(model: str, version: str | None, reason: str) -> None:
@@ -132,7 +150,7 @@ def _slot_cell(slot: dict[str, Any] | None) -> str:
 @click.option("--split", type=click.IntRange(0, 100), help="per cent for the challenger, a lasting A/B split")
 @click.option("--reason", default="split by hand", show_default=True)
 def traffic(model: str, split: int | None, reason: str) -> None:
-    """Show where a model's traffic goes and the running rollout, or set a lasting split."""
+    """Show where a model's traffic goes, each side's results and the running rollout, or set a lasting split."""
     if split is not None:
         weights = {"champion": 100 - split, "challenger": split}
         _slipway().set_split(model, weights, actor="cli", reason=reason)
@@ -235,6 +253,8 @@ COMMANDS: tuple[click.Command, ...] = (
     release,
     promote,
     abort,
+    approve,
+    reject,
     rollback,
     models,
     traffic,

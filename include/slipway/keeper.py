@@ -59,6 +59,7 @@ class Keeper:
         self._stop = threading.Event()
         self._said: dict[str, str] = {}
         self._known: frozenset[str] = frozenset()
+        self._taken: set[str] = set()
 
     def stop(self) -> None:
         self._stop.set()
@@ -118,7 +119,10 @@ class Keeper:
         if names != self._known:
             releases.know(names)
             self._known = names
-        for finding in [*releases.take_over(self._slipway.settings.driver_silence_seconds), *releases.reconcile()]:
+        for finding in [
+            *releases.take_over(self._slipway.settings.driver_silence_seconds, self._taken),
+            *releases.reconcile(),
+        ]:
             level = logging.INFO if finding.repaired else logging.WARNING
             text = f"{finding.kind} {finding.model}: {finding.detail}"
             if self._said.get(text) is None:

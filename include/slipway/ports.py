@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from slipway.core.drift import DriftResult
     from slipway.core.metrics import Predictions
     from slipway.core.routes import GatewayState, Route
+    from slipway.core.slot_metrics import SlotMetrics
     from slipway.spec import ModelSpec
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Run",
     "Scorer",
     "Slot",
+    "SlotAnswer",
     "SlotName",
     "SlotProbe",
     "SlotRuntime",
@@ -141,6 +143,16 @@ class Readiness:
     identity: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class SlotAnswer:
+    """What a slot answered to rows that are no traffic; `detail` says why it refused."""
+
+    status: int
+    predictions: tuple[str | float, ...]
+    latency_ms: float
+    detail: str = ""
+
+
 class Clock(Protocol):
     """The time in UTC, and waiting; a test passes one that only counts."""
 
@@ -165,6 +177,10 @@ class SlotProbe(Protocol):
     """Asks a running slot on its own port, past the gateway."""
 
     def ready(self, model: str, port: int) -> Readiness: ...
+
+    def metrics(self, port: int) -> SlotMetrics: ...
+
+    def predict(self, model: str, port: int, body: Mapping[str, Any], request_id: str) -> SlotAnswer: ...
 
     def port_is_free(self, port: int) -> bool: ...
 

@@ -18,9 +18,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from slipway.errors import NotFoundError, SpecError
+from slipway.policy import ChecksPolicy, RolloutPolicy, Step, all_at_once, canary, linear
 
 __all__ = [
     "Candidate",
+    "ChecksPolicy",
     "DataPolicy",
     "DriftPolicy",
     "Feature",
@@ -32,7 +34,10 @@ __all__ = [
     "RolloutPolicy",
     "Step",
     "Target",
+    "all_at_once",
+    "canary",
     "fleet_names",
+    "linear",
     "load_fleet",
     "load_model",
 ]
@@ -181,36 +186,6 @@ class RetrainPolicy(_Frozen):
     max_per_week: int = Field(default=3, ge=0)
     max_rejected_in_a_row: int = Field(default=2, ge=1)
     loss_band: float = Field(default=0.1, ge=0, description="relative worsening on labels that counts as a loss")
-
-
-class Step(_Frozen):
-    """One traffic step of a rollout: `weight` per cent for the new slot, then a bake."""
-
-    weight: int = Field(ge=1, le=100)
-    bake_seconds: float = Field(default=0.0, ge=0)
-
-
-class RolloutPolicy(_Frozen):
-    """How a new version takes over the traffic."""
-
-    steps: tuple[Step, ...] = (Step(weight=100, bake_seconds=3.0),)
-    bake_seconds: float = Field(default=3.0, ge=0, description="watch time at full weight before promotion")
-    ready_timeout_seconds: float = Field(default=60.0, gt=0)
-    deadline_seconds: float = Field(default=900.0, gt=0)
-    max_error_rate: float = Field(default=0.01, ge=0, le=1)
-    min_requests: int = Field(default=0, ge=0, description="on the new slot; below it a check is inconclusive")
-    on_inconclusive: Literal["roll_back", "hold"] = "roll_back"
-    keep_warm_seconds: float = Field(default=3600.0, ge=0)
-    drain_seconds: float = Field(default=20.0, ge=0)
-    keep_versions: int = Field(default=3, ge=1)
-
-    @field_validator("steps")
-    @classmethod
-    def _rises_to_all(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
-        weights = [step.weight for step in steps]
-        if not weights or weights != sorted(set(weights)) or weights[-1] != 100:
-            raise ValueError("steps must rise strictly and end at 100")
-        return steps
 
 
 class LogPolicy(_Frozen):

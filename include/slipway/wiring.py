@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from slipway.adapters.spool import Spool
     from slipway.adapters.tally import Tallies
     from slipway.core.fleet import ModelStatus
-    from slipway.jobs.parts import Parts
+    from slipway.core.rollout import Rollout
+    from slipway.jobs.parts import AnswerLog, Parts
     from slipway.jobs.release import Progress
     from slipway.jobs.releases import Releases
     from slipway.jobs.simulate import Simulation
@@ -156,8 +157,22 @@ class Wiring:
             probe=HttpSlotProbe(settings.host),
             clock=SystemClock(),
             registry=self.mlflow,
+            answers=self._answers(),
         )
         return Releases(parts)
+
+    def _answers(self) -> AnswerLog:
+        from slipway.jobs.answers import LakeAnswers
+
+        def features(model: str) -> dict[str, bool]:
+            return {feature.name: feature.kind == "integer" for feature in self.spec(model).features}
+
+        def ship() -> object:
+            from slipway.jobs.ship import ship
+
+            return ship(self.spool, self.lake)
+
+        return LakeAnswers(self.lake, features, ship)
 
     def _runtime(self) -> SlotRuntime:
         from slipway.adapters.supervisor import SupervisorRuntime
@@ -286,25 +301,79 @@ class Wiring:
         return {"model": model, "version": built.version, "bento_tag": built.bento_tag, "digest": built.digest}
 
     def roll_out(
-        self, model: str, version: str, *, actor: str, reason: str, run: str | None = None, say: Say | None = None
+        self,
+        model: str,
+        version: str,
+        *,
+        actor: str,
+        reason: str,
+        run: str | None = None,
+        say: Say | None = None,
+        until_asked: bool = False,
+        rollout_id: str | None = None,
     ) -> dict[str, Any]:
-        """Drive a rollout of a packaged version to its end.
+        """Drive a rollout of a packaged version to its end, or with `until_asked` to where a person has to approve.
+
+        With `rollout_id` it is this very rollout; whatever became of it meanwhile is the outcome.
 
         Raises:
             RolloutError: it ended without the version live; the message names the failed check.
         """
         from slipway.jobs.package import package
+        from slipway.jobs.release import awaits_approval
 
-        built = package(model, version, packager=self.packager, registry=self.mlflow)
-        policy = self.spec(model).rollout
-        rollout = self.releases.begin(built, policy, actor=actor, reason=reason, dag_run=run)
+        if rollout_id is not None:
+            rollout = self.releases.parts.store.rollout(rollout_id)
+        else:
+            built = package(model, version, packager=self.packager, registry=self.mlflow)
+            policy = self.spec(model).rollout
+            rollout = self.releases.begin(built, policy, actor=actor, reason=reason, dag_run=run)
         report = _Reporter(say or log.info)
         for progress in self.releases.drive(rollout):
             report(progress)
             rollout = progress.rollout
+            if until_asked and awaits_approval(rollout):
+                return self._asked(rollout)
         if rollout.phase != "live":
             raise RolloutError(f"{model} version {version} is {rollout.phase}: {rollout.failure or 'no reason kept'}")
-        return {"model": model, "version": version, "slot": rollout.slot, "rollout": rollout.id}
+        return {"model": model, "version": version, "slot": rollout.slot, "rollout": rollout.id, "asked": False}
+
+    @staticmethod
+    def _asked(rollout: Rollout) -> dict[str, Any]:
+        """What a person has to know to approve."""
+        checks = [f"* {check.name}: **{check.verdict}** - {check.reason}" for check in rollout.checks]
+        if rollout.replay is not None:
+            report = rollout.replay.evidence.get("report", "no report")
+            checks.append(f"* replay: **{rollout.replay.verdict}** - {rollout.replay.reason} ({report})")
+        return {
+            "model": rollout.model,
+            "version": rollout.version,
+            "rollout": rollout.id,
+            "asked": True,
+            "phase": str(rollout.phase),
+            "previous_version": rollout.previous_version,
+            "checks": "\n".join(checks) or "* nothing was checked yet",
+        }
+
+    def answer_approval(self, model: str, rollout_id: str, approved: bool, *, actor: str, reason: str) -> None:
+        """Pass a person's answer on, unless the rollout has ended or was answered elsewhere."""
+        from slipway.jobs.release import awaits_approval
+
+        rollout = self.releases.parts.store.rollout(rollout_id)
+        if not awaits_approval(rollout):
+            log.info("the rollout of %s version %s waits for no answer: %s", model, rollout.version, rollout.phase)
+        elif approved:
+            self.approve(model, actor=actor, reason=reason)
+        else:
+            self.reject(model, actor=actor, reason=reason)
+
+    def approve(self, model: str, *, actor: str, reason: str) -> dict[str, Any]:
+        """Agree to what the running rollout waits for."""
+        return _rollout_facts(self.releases.approve(model, actor=actor, reason=reason))
+
+    def reject(self, model: str, *, actor: str, reason: str) -> dict[str, Any]:
+        """Refuse what the running rollout waits for, and give all traffic back."""
+        return _rollout_facts(self.releases.reject(model, actor=actor, reason=reason))
 
     def roll_back(
         self, model: str, version: str | None, *, actor: str, reason: str, run: str | None = None
@@ -488,7 +557,8 @@ class Wiring:
     def traffic(self, model: str) -> dict[str, Any]:
         """One model's traffic and its running rollout."""
         info = next(entry for entry in self.models_info()["models"] if entry["model"] == self.spec(model).name)
-        return {**info, "split": self.traffic_config()["models"].get(model)}
+        sides = {role: _plain(side) for role, side in self.releases.sides(model).items()}
+        return {**info, "split": self.traffic_config()["models"].get(model), "sides": sides}
 
     def ledger(self, model: str | None, limit: int) -> list[dict[str, Any]]:
         """The newest ledger rows first."""
@@ -667,6 +737,8 @@ def _rollout_facts(rollout: Any) -> dict[str, Any]:
         "actor": rollout.actor,
         "reason": rollout.reason,
         "failure": rollout.failure,
+        "awaits_approval": rollout.asked and not rollout.approved and not rollout.ended,
+        "checks": [check.as_dict() for check in rollout.checks],
         "started_at": rollout.started_at.isoformat(),
     }
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from slipway.core.checks import Pair, SideLog
 from slipway.core.routes import BackendStats, GatewayState, Route, cluster_name
+from slipway.core.slot_metrics import SlotMetrics
 from slipway.errors import ArtefactError, GatewayError, RegistryError, RuntimeSlotError
-from slipway.ports import ModelVersion, Package, Readiness, Slot
+from slipway.jobs.parts import LoggedLatency, LoggedRequest
+from slipway.ports import ModelVersion, Package, Readiness, Slot, SlotAnswer
 
 
 class TwinClock:
@@ -111,8 +114,9 @@ class TwinGateway:
         if self.deaf:
             return
         weights = {route.model: dict(route.weights) for route in fleet}
+        shadows = {route.model: {route.shadow_slot: route.shadow_percent} for route in fleet if route.shadow_slot}
         self.published.append({model: dict(slots) for model, slots in weights.items()})
-        self._state.write({"version": {"is": self.version(fleet)}, "weights": weights})
+        self._state.write({"version": {"is": self.version(fleet)}, "weights": weights, "shadows": shadows})
 
     def confirm(self, fleet: Sequence[Route], wait_seconds: float = 5.0) -> GatewayState:
         state = self.observe()
@@ -125,7 +129,8 @@ class TwinGateway:
             raise GatewayError("the gateway does not answer")
         state = self._state.read()
         weights = state.get("weights", {})
-        return GatewayState(str(state.get("version", {}).get("is", "")), weights, dict(self.stats))  # type: ignore[arg-type]
+        version, shadows = str(state.get("version", {}).get("is", "")), state.get("shadows", {})
+        return GatewayState(version, weights, dict(self.stats), shadows=shadows)  # type: ignore[arg-type]
 
     def weights(self, model: str) -> dict[str, int]:
         return dict(self._state.read().get("weights", {}).get(model, {}))  # type: ignore[call-overload]
@@ -140,6 +145,28 @@ class TwinProbe:
         self.silent = False
         self.taken_ports: set[int] = set()
         self.asked = 0
+        self.counts: dict[str, SlotMetrics] = {}  # by version
+        self.blind: set[str] = set()  # versions whose metrics cannot be read
+        self.model: Callable[[str, Mapping[str, object]], str | float] = lambda version, row: "setosa"
+        self.predicted: list[tuple[str, str]] = []
+
+    def metrics(self, port: int) -> SlotMetrics:
+        version = self._version(port)
+        if version in self.blind:
+            raise RuntimeSlotError("the slot's metrics cannot be read")
+        return self.counts.get(version, SlotMetrics())
+
+    def predict(self, model: str, port: int, body: Mapping[str, object], request_id: str) -> SlotAnswer:
+        version = self._version(port)
+        self.predicted.append((version, request_id))
+        rows: list[Mapping[str, object]] = body["rows"]  # type: ignore[assignment]
+        return SlotAnswer(200, tuple(self.model(version, row) for row in rows), 1.0)
+
+    def _version(self, port: int) -> str:
+        here = [slot for slot in self._runtime.list() if slot.port == port and slot.running]
+        if not here:
+            raise RuntimeSlotError("the slot does not answer")
+        return here[0].version or ""
 
     def ready(self, model: str, port: int) -> Readiness:
         self.asked += 1
@@ -181,6 +208,39 @@ class TwinRegistry:
 
     def tag(self, model: str, version: str, tags: Mapping[str, str]) -> None:
         raise NotImplementedError
+
+
+class TwinAnswers:
+    """A prediction log that a test fills; `broken` makes every look at it fail."""
+
+    def __init__(self) -> None:
+        self.by_version: dict[str, SideLog] = {}
+        self.mirrored: list[Pair] = []
+        self.requests: list[LoggedRequest] = []
+        self.reports: dict[str, str] = {}
+        self.broken = False
+
+    def sides(self, model: str, since: datetime, until: datetime, versions: Sequence[str]) -> Mapping[str, SideLog]:
+        if self.broken:
+            raise OSError("the lake is away")
+        return {version: self.by_version.get(version, SideLog()) for version in versions}
+
+    def pairs(self, model: str, since: datetime, until: datetime, old: str, new: str) -> Sequence[Pair]:
+        if self.broken:
+            raise OSError("the lake is away")
+        return self.mirrored
+
+    def last_requests(self, model: str, until: datetime, limit: int) -> Sequence[LoggedRequest]:
+        if self.broken:
+            raise OSError("the lake is away")
+        return self.requests[-limit:]
+
+    def latency(self, model: str, since: datetime, until: datetime) -> Mapping[str, LoggedLatency]:
+        return {v: LoggedLatency(len(s.predictions), len(s.predictions), 1.0, 2.0) for v, s in self.by_version.items()}
+
+    def write_report(self, model: str, run: str, name: str, content: str) -> str:
+        self.reports[name] = content
+        return f"memory://{run}/{name}"
 
 
 class TwinPackager:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from contracts.twins import (
+    TwinAnswers,
     TwinClock,
     TwinGateway,
     TwinPackager,
@@ -23,9 +24,11 @@ from slipway.adapters.postgres_releases import PostgresReleaseStore
 from slipway.core.rollout import Phase, Rollout
 from slipway.jobs.parts import Parts
 from slipway.jobs.releases import Releases
-from slipway.spec import RolloutPolicy, Step
+from slipway.spec import RolloutPolicy, all_at_once
 
-QUICK = RolloutPolicy(steps=(Step(weight=100),), bake_seconds=1, drain_seconds=5, deadline_seconds=120)
+QUICK = RolloutPolicy(
+    steps=all_at_once(), bake_seconds=1, drain_seconds=5, deadline_seconds=120, replay_requests=0, min_requests=0
+)
 
 
 @dataclass
@@ -37,6 +40,7 @@ class World:
     probe: TwinProbe
     registry: TwinRegistry
     packager: TwinPackager
+    answers: TwinAnswers
     releases: Releases
 
     @property
@@ -96,8 +100,9 @@ def make_world(url: str, folder: Path | None = None) -> World:
     clock, runtime, gateway = TwinClock(), TwinRuntime(folder), TwinGateway(folder)
     probe, registry, packager = TwinProbe(runtime), TwinRegistry(), TwinPackager()
     store = PostgresReleaseStore(database, slot_port_base=22300)
-    parts = Parts(store, PostgresLedger(database), runtime, gateway, packager, probe, clock, registry)
-    return World(database, clock, runtime, gateway, probe, registry, packager, Releases(parts))
+    answers = TwinAnswers()
+    parts = Parts(store, PostgresLedger(database), runtime, gateway, packager, probe, clock, registry, answers)
+    return World(database, clock, runtime, gateway, probe, registry, packager, answers, Releases(parts))
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ POLICY = RolloutPolicy(
     deadline_seconds=100,
     ready_timeout_seconds=20,
     drain_seconds=5,
+    replay_requests=0,
 )
 GOOD = (Check("readiness", Verdict.PASS, "ready"), Check("error_rate", Verdict.PASS, "0 of 10"))
 

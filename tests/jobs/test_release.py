@@ -11,14 +11,16 @@ from contracts.world import QUICK, World
 from slipway.core.rollout import Phase
 from slipway.core.routes import BackendStats
 from slipway.errors import ConflictError, GatewayError
-from slipway.spec import RolloutPolicy, Step
+from slipway.spec import ChecksPolicy, RolloutPolicy, Step
 
 pytestmark = pytest.mark.services
 CANARY = RolloutPolicy(
     steps=(Step(weight=5, bake_seconds=2), Step(weight=50, bake_seconds=2), Step(weight=100)),
     bake_seconds=2,
     min_requests=0,
+    max_error_rate=0.01,
     deadline_seconds=60,
+    checks=ChecksPolicy.off(),
 )
 
 
@@ -153,14 +155,30 @@ def test_held_on_inconclusive_until_an_operator_promotes(world: World) -> None:
     world.check_truth()
 
 
-def test_begin_is_idempotent_and_refuses_a_second_version(world: World) -> None:
+def test_begin_is_idempotent_and_refuses_a_second_version_once_there_is_traffic(world: World) -> None:
     first = world.begin("1")
     assert world.begin("1").id == first.id
-    with pytest.raises(ConflictError, match="version 1 runs"):
+    world.until(Phase.SHIFTING)
+    with pytest.raises(ConflictError, match="version 1 is shifting"):
         world.begin("2")
     world.finish(first)
     assert world.begin("1").id == first.id  # live already: nothing happens
     assert world.events().count("live") == 1
+
+
+@pytest.mark.parametrize("phase", [Phase.PACKAGED, Phase.STARTING, Phase.VERIFYING])
+def test_a_newer_release_supersedes_one_without_traffic(world: World, phase: Phase) -> None:
+    world.release("1")
+    first = world.begin("2")
+    world.until(phase)
+    second = world.begin("3")
+    assert (second.version, second.phase) == ("3", Phase.PACKAGED)
+    assert world.parts.store.rollout(first.id).phase is Phase.ABORTED
+    asked = next(row for row in world.releases.history("iris") if row.event == "abort_asked")
+    assert asked.reason == "superseded by version 3"
+    assert world.finish(second).phase is Phase.LIVE
+    assert world.live() == "3"
+    world.check_truth()
 
 
 def test_an_advance_without_a_rollout_does_nothing(world: World) -> None:

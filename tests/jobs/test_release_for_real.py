@@ -26,7 +26,7 @@ from slipway.adapters.supervisor import SupervisorRuntime
 from slipway.core.rollout import Phase, Rollout
 from slipway.jobs.parts import Parts
 from slipway.jobs.releases import Releases
-from slipway.spec import RolloutPolicy, Step
+from slipway.spec import ChecksPolicy, RolloutPolicy, Step
 
 pytestmark = pytest.mark.services
 POLICY = RolloutPolicy(
@@ -35,6 +35,9 @@ POLICY = RolloutPolicy(
     ready_timeout_seconds=20,
     deadline_seconds=60,
     drain_seconds=5,
+    min_requests=0,
+    max_error_rate=0.01,
+    checks=ChecksPolicy.off(),
 )
 
 # Stands for a bento: ready unless its version is "wrong", answers with its version, "failing" fails half of the time.

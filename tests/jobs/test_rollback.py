@@ -6,7 +6,7 @@ import pytest
 
 from contracts.world import QUICK, World
 from slipway.core.rollout import Phase
-from slipway.errors import ConflictError, NotFoundError, RolloutError, SlipwayError
+from slipway.errors import ArtefactError, ConflictError, NotFoundError, RolloutError, SlipwayError
 from slipway.jobs.rollback import RolledBack
 
 pytestmark = pytest.mark.services
@@ -63,9 +63,13 @@ def test_damaged_artefacts_are_refused_before_any_traffic(world: World) -> None:
     released(world, "1", "2", "3")
     world.packager.damaged.add("1")
     world.gateway.published.clear()
-    with pytest.raises(RolloutError, match="artefacts: iris:v1"):
+    with pytest.raises(ArtefactError, match=r"iris:v1: its digest differs; other versions to roll back to: 2"):
         roll_back(world, "1")
-    assert all(weights["iris"] == {"blue": 100} for weights in world.gateway.published)
+    assert world.gateway.published == []
+    assert world.live() == "3"
+    world.packager.damaged.add("2")  # warm, but what cannot be started again must not become the only version
+    with pytest.raises(ArtefactError):
+        roll_back(world)
     assert world.live() == "3"
     world.check_truth()
 

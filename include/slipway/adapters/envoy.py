@@ -141,7 +141,14 @@ class EnvoyGateway:
             raise GatewayError(
                 f"Envoy's admin port does not answer ({type(error).__name__}); is it running?"
             ) from error
-        return GatewayState(version=version, weights=_weights(table), stats=stats, clusters=frozenset(names))
+        routes = _predict_routes(table)
+        return GatewayState(
+            version=version,
+            weights={model: _weights(action) for model, action in routes.items()},
+            stats=stats,
+            clusters=frozenset(names),
+            shadows={model: shares for model, action in routes.items() if (shares := _shadows(action))},
+        )
 
     def close(self) -> None:
         """Close the connection to the admin port."""
@@ -200,14 +207,25 @@ class EnvoyGateway:
         }
 
 
-def _weights(table: dict[str, Any]) -> dict[str, dict[SlotName, int]]:
-    """Weights by model and slot, read from the predict routes of a route table as Envoy shows it."""
-    weights: dict[str, dict[SlotName, int]] = {}
-    for host in table.get("virtual_hosts", []):
-        for route in host.get("routes", []):
-            path = route.get("match", {}).get("path", "")
-            if path.startswith(PREDICT):
-                clusters = route.get("route", {}).get("weighted_clusters", {}).get("clusters", [])
-                by_slot = {c["name"].rsplit("_", 1)[1]: int(c.get("weight", 0)) for c in clusters}
-                weights[path.removeprefix(PREDICT)] = by_slot
-    return weights
+def _predict_routes(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each model's predict route does, out of a route table as Envoy shows it."""
+    return {
+        path.removeprefix(PREDICT): route.get("route", {})
+        for host in table.get("virtual_hosts", [])
+        for route in host.get("routes", [])
+        if (path := route.get("match", {}).get("path", "")).startswith(PREDICT)
+    }
+
+
+def _weights(action: dict[str, Any]) -> dict[SlotName, int]:
+    clusters = action.get("weighted_clusters", {}).get("clusters", [])
+    return {_slot(cluster["name"]): int(cluster.get("weight", 0)) for cluster in clusters}
+
+
+def _shadows(action: dict[str, Any]) -> dict[SlotName, int]:
+    policies = action.get("request_mirror_policies", [])
+    return {_slot(p["cluster"]): int(p["runtime_fraction"]["default_value"].get("numerator", 0)) for p in policies}
+
+
+def _slot(cluster: str) -> SlotName:
+    return "green" if cluster.endswith("_green") else "blue"

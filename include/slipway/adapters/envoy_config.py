@@ -7,6 +7,9 @@ Facts that the shape rests on, each kept by a test against the real Envoy:
 * Every answer of Envoy's own, direct responses included, passes through `local_reply_config`.
 * A refused body must be read to its end, or many clients see a reset instead of the 413. The health-check
   filter is what Envoy has that discards a body without buffering it and then answers.
+* A mirrored request is told apart by a header that Envoy sets on the copy alone; the client's own header of that
+  name is removed from every request before, so nobody outside can pass for a shadow.
+* Labels are never mirrored: they would be stored twice.
 * Two clusters per model exist from its first release on, so a weight change never waits for a cluster.
 """
 
@@ -29,6 +32,8 @@ _CONTROL_PATHS = ("/models/info", "/config", "/docs", "/openapi.json")
 _CONTROL_PREFIXES = ("/config/", "/retrain/", "/docs/")
 _CONTROL_REWRITE = "/slipway/api"
 _SPLIT_ROUTES = (PREDICT, "/invocations/", "/feedback/")
+_MIRRORED_ROUTES = (PREDICT, "/invocations/")
+_SHADOW_HEADER = "x-slipway-shadow"
 _LIVE_ROUTES = ("/health/", "/metrics/")
 _REQUEST_TIMEOUT = "30s"
 _UPSTREAM_IDLE = "30s"  # shorter than a bento's keep-alive, so that Envoy never writes on a connection that closes
@@ -273,17 +278,31 @@ def _to_control(match: dict[str, Any], rewrite: str) -> dict[str, Any]:
     return {"match": match, "route": action}
 
 
-def _to_slots(path: str, model: str, backends: Sequence[Backend]) -> dict[str, Any]:
+def _to_slots(
+    path: str, model: str, backends: Sequence[Backend], mirror: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
     weighted = [{"name": cluster_name(model, b.slot), "weight": b.weight} for b in backends]
-    return {
-        "match": {"path": path},
-        "route": {
-            "weighted_clusters": {"clusters": weighted, "use_hash_policy": True},
-            "hash_policy": [{"header": {"header_name": "x-session-key"}, "terminal": True}],
-            "timeout": _REQUEST_TIMEOUT,
-            "retry_policy": _RETRY,
-        },
+    action: dict[str, Any] = {
+        "weighted_clusters": {"clusters": weighted, "use_hash_policy": True},
+        "hash_policy": [{"header": {"header_name": "x-session-key"}, "terminal": True}],
+        "timeout": _REQUEST_TIMEOUT,
+        "retry_policy": _RETRY,
     }
+    return {"match": {"path": path}, "route": action | ({"request_mirror_policies": list(mirror)} if mirror else {})}
+
+
+def _mirror(route: Route) -> list[dict[str, Any]]:
+    if route.shadow_slot is None or not route.shadow_percent:
+        return []
+    share = {"numerator": route.shadow_percent, "denominator": "HUNDRED"}
+    return [
+        {
+            "cluster": cluster_name(route.model, route.shadow_slot),
+            "runtime_fraction": {"default_value": share},
+            "request_headers_mutations": [{"append": _header(_SHADOW_HEADER, "1")}],
+            "disable_shadow_host_suffix_append": True,
+        }
+    ]
 
 
 def _model_routes(route: Route) -> list[dict[str, Any]]:
@@ -293,8 +312,12 @@ def _model_routes(route: Route) -> list[dict[str, Any]]:
         return [_answer({"path": prefix + route.model}, 503, detail) for prefix in (*_SPLIT_ROUTES, *_LIVE_ROUTES)]
     main = max(loaded, key=lambda backend: backend.weight)
     alone = Backend(main.slot, main.port, 100)
+    mirror = _mirror(route)
     return [
-        *(_to_slots(prefix + route.model, route.model, loaded) for prefix in _SPLIT_ROUTES),
+        *(
+            _to_slots(prefix + route.model, route.model, loaded, mirror if prefix in _MIRRORED_ROUTES else ())
+            for prefix in _SPLIT_ROUTES
+        ),
         *(_to_slots(prefix + route.model, route.model, [alone]) for prefix in _LIVE_ROUTES),
     ]
 
@@ -312,7 +335,7 @@ def route_resource(fleet: Sequence[Route]) -> dict[str, Any]:
     return _typed(
         "config.route.v3.RouteConfiguration",
         name=ROUTE_CONFIG,
-        request_headers_to_remove=["x-slipway-shadow"],
+        request_headers_to_remove=[_SHADOW_HEADER],
         response_headers_to_add=[_header("x-request-id", "%REQ(X-REQUEST-ID)%")],
         virtual_hosts=[{"name": "fleet", "domains": ["*"], "routes": table}],
     )

@@ -100,6 +100,25 @@ class ParquetLake:
             table = self._empty_predictions(model)
         return _frame(table)
 
+    def answers(
+        self, model: str, start: datetime, end: datetime, *, shadow: bool = False, limit: int = 20_000
+    ) -> pd.DataFrame:
+        """What every version answered in a window, without the features: of each at most `limit` rows, by chance.
+
+        Chance is the request id's hash, so that a mirrored request is in both samples or in none.
+
+        Raises:
+            DataError: a time without a zone.
+        """
+        query = """
+            SELECT request_id, row, ts, version, latency_ms, prediction FROM log
+            WHERE ts >= $start AND ts < $end AND shadow = $shadow
+            QUALIFY row_number() OVER (PARTITION BY version ORDER BY hash(request_id), row) <= $most
+        """
+        table = self._query("predictions", model, start, end, query, shadow=shadow, most=limit)
+        names = ["request_id", "row", "ts", "version", "latency_ms", "prediction"]
+        return _frame(table if table is not None else self._empty_predictions(model).select(names))
+
     def count_predictions(self, model: str, start: datetime, end: datetime, *, shadow: bool = False) -> int:
         """How many rows `predictions` would return; reads two columns only.
 

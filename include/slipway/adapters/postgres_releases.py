@@ -30,12 +30,13 @@ from slipway.spec import RolloutPolicy
 __all__ = ["PostgresReleaseStore"]
 
 _PORTS_TRIED = 2000
+_NOT_SAVED = ("id", "command", "approved_at")
 
 
 def _to_row(rollout: Rollout) -> dict[str, Any]:
     row = {**vars(rollout), "phase": rollout.phase.value}
     row["policy"] = rollout.policy.model_dump(mode="json")
-    row["baseline"] = dict(rollout.baseline)
+    row["baseline"], row["evidence"] = dict(rollout.baseline), dict(rollout.evidence)
     row["checks"] = [check.as_dict() for check in rollout.checks]
     return row
 
@@ -119,9 +120,18 @@ class PostgresReleaseStore:
         with self._database.begin() as connection:
             self._update_slot(connection, model, slot, {**values, "updated_at": now})
 
-    def want_weights(self, model: str, weights: Mapping[SlotName, int], now: datetime) -> None:
-        """Save the weights that the gateway is to apply, before it is told."""
-        values = {slot: weights.get(slot, 0) for slot in SLOTS}
+    def want_weights(
+        self,
+        model: str,
+        weights: Mapping[SlotName, int],
+        now: datetime,
+        *,
+        shadow_slot: SlotName | None = None,
+        shadow_percent: int = 0,
+    ) -> None:
+        """Save what the gateway is to apply, before it is told: the weights, and what it mirrors to which slot."""
+        values: dict[str, Any] = {slot: weights.get(slot, 0) for slot in SLOTS}
+        values |= {"shadow_slot": shadow_slot if shadow_percent else None, "shadow_percent": shadow_percent}
         with self._database.begin() as connection:
             connection.execute(update(traffic).where(traffic.c.model == model).values(**values, updated_at=now))
 
@@ -186,12 +196,18 @@ class PostgresReleaseStore:
         return self._one(query.order_by(rollouts.c.started_at.desc()).limit(1))
 
     def save(self, rollout: Rollout) -> None:
-        """Save everything but the operator's command, which only `command` writes."""
+        """Save everything but an operator's command and approval, which only `command` and `approve` write."""
         with self._database.begin() as connection:
             self._save(connection, rollout)
 
     def command(
-        self, rollout: Rollout, command: Literal["abort", "promote"], *, actor: str, reason: str, now: datetime
+        self,
+        rollout: Rollout,
+        command: Literal["abort", "promote", "reject"],
+        *,
+        actor: str,
+        reason: str,
+        now: datetime,
     ) -> bool:
         """Leave an operator's command for the next decision; False when the rollout has ended."""
         statement = update(rollouts).where(rollouts.c.id == rollout.id, rollouts.c.finished_at.is_(None))
@@ -202,14 +218,42 @@ class PostgresReleaseStore:
             self._write(connection, asked, f"{command}_asked", now, {"phase": rollout.phase.value})
             return True
 
+    def ask(self, rollout: Rollout, why: str, now: datetime) -> Rollout:
+        """A person is asked from now on: the rollout and its ledger row."""
+        asked = replace(rollout, approval_asked_at=now)
+        with self._database.begin() as connection:
+            self._save(connection, asked)
+            detail = {"phase": asked.phase.value, "step": asked.step, "why": why}
+            self._write(connection, asked, "approval_asked", now, detail)
+        return asked
+
+    def approve(self, rollout: Rollout, *, actor: str, reason: str, now: datetime) -> bool:
+        """Keep a person's approval for the next decision; False when the rollout has ended."""
+        statement = update(rollouts).where(rollouts.c.id == rollout.id, rollouts.c.finished_at.is_(None))
+        with self._database.begin() as connection:
+            if connection.execute(statement.values(approved_at=now).returning(rollouts.c.id)).first() is None:
+                return False
+            approved = replace(rollout, actor=actor, reason=reason)
+            detail = {"phase": rollout.phase.value, "step": rollout.step}
+            self._write(connection, approved, "approved", now, detail)
+            return True
+
     def confirmed(self, rollout: Rollout, weights: Mapping[SlotName, int], now: datetime) -> None:
         """The gateway applies these weights: save the rollout, and a ledger row if the weights are news."""
         with self._database.begin() as connection:
             self._save(connection, rollout)
             self._note_traffic(connection, rollout, weights, now)
 
-    def note_split(self, model: str, weights: Mapping[SlotName, int], actor: str, reason: str, now: datetime) -> None:
-        """A lasting split is in force: one ledger row."""
+    def note_split(
+        self,
+        model: str,
+        weights: Mapping[SlotName, int],
+        actor: str,
+        reason: str,
+        now: datetime,
+        counters: Mapping[str, Any] | None = None,
+    ) -> None:
+        """A lasting split is in force: one ledger row, with the slots' counters that its results count from."""
         with self._database.begin() as connection:
             append(
                 connection,
@@ -218,7 +262,7 @@ class PostgresReleaseStore:
                 event="traffic",
                 actor=actor,
                 reason=reason,
-                detail={"weights": dict(weights), "kind": "split"},
+                detail={"weights": dict(weights), "kind": "split", "counters": dict(counters or {})},
             )
 
     def go_live(self, rollout: Rollout, *, alias_moved: bool, now: datetime) -> Rollout:
@@ -262,7 +306,7 @@ class PostgresReleaseStore:
 
     @staticmethod
     def _save(connection: Connection, rollout: Rollout) -> None:
-        row = {key: value for key, value in _to_row(rollout).items() if key not in ("id", "command")}
+        row = {key: value for key, value in _to_row(rollout).items() if key not in _NOT_SAVED}
         connection.execute(update(rollouts).where(rollouts.c.id == rollout.id).values(**row))
 
     @staticmethod

@@ -34,8 +34,8 @@ slots = _table(
 )
 traffic = _table(
     "traffic",
-    text="model live_slot live_version alias_version",
-    number="blue green",
+    text="model live_slot live_version alias_version shadow_slot",
+    number="blue green shadow_percent",
     time="updated_at",
     key="model",
 )
@@ -43,8 +43,8 @@ rollouts = _table(
     "rollouts",
     text="id model version kind phase slot previous_slot previous_version actor reason dag_run command failure",
     number="step",
-    json="policy baseline checks",
-    time="started_at phase_since confirmed_at driven_at finished_at",
+    json="policy baseline checks evidence",
+    time="started_at phase_since confirmed_at driven_at approval_asked_at approved_at finished_at",
     key="id",
 )
 ledger = _table(

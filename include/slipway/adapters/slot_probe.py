@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 
-from slipway.ports import Readiness
+from slipway.core.slot_metrics import SlotMetrics
+from slipway.errors import RuntimeSlotError
+from slipway.ports import Readiness, SlotAnswer
 
-__all__ = ["HttpSlotProbe", "SystemClock"]
+__all__ = ["HttpSlotProbe", "SystemClock", "read_metrics"]
 
 
 class SystemClock:
@@ -45,6 +49,36 @@ class HttpSlotProbe:
             return Readiness(True, "ready")
         return Readiness(False, _detail(answer))
 
+    def metrics(self, port: int) -> SlotMetrics:
+        """What the slot has counted since it started.
+
+        Raises:
+            RuntimeSlotError: it does not answer, or with something else.
+        """
+        try:
+            answer = self._client.get(f"http://{self._host}:{port}/metrics")
+            answer.raise_for_status()
+            return read_metrics(answer.text)
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            raise RuntimeSlotError(f"the slot's metrics cannot be read ({type(error).__name__})") from error
+
+    def predict(self, model: str, port: int, body: Mapping[str, Any], request_id: str) -> SlotAnswer:
+        """One prediction that is no traffic: it is logged as shadow and counted apart.
+
+        Raises:
+            RuntimeSlotError: the slot does not answer.
+        """
+        headers = {"x-slipway-shadow": "1", "x-request-id": request_id}
+        began = time.perf_counter()
+        try:
+            answer = self._client.post(f"http://{self._host}:{port}/predict/{model}", json=body, headers=headers)
+        except httpx.HTTPError as error:
+            raise RuntimeSlotError(f"the slot does not answer ({type(error).__name__})") from error
+        seconds = time.perf_counter() - began
+        if answer.status_code != httpx.codes.OK:
+            return SlotAnswer(answer.status_code, (), seconds * 1e3, _detail(answer))
+        return SlotAnswer(answer.status_code, tuple(answer.json()["predictions"]), seconds * 1e3)
+
     def port_is_free(self, port: int) -> bool:
         """Whether nobody listens on the port."""
         with socket.socket() as probe:
@@ -66,3 +100,36 @@ def _detail(answer: httpx.Response) -> str:
     except (ValueError, AttributeError):
         detail = None
     return str(detail or f"the slot answers {answer.status_code}")
+
+
+def read_metrics(text: str) -> SlotMetrics:
+    """The counters in a bento's metrics page.
+
+    Raises:
+        KeyError, ValueError: a counter is missing, or is no number.
+    """
+    values: dict[str, float] = {}
+    buckets: list[tuple[float, int]] = []
+    rejected = 0
+    for line in text.splitlines():
+        if line.startswith("#") or not line.strip():
+            continue
+        name, _, value = line.rpartition(" ")
+        plain, _, labels = name.partition("{")
+        if plain == "prediction_latency_seconds_bucket":
+            buckets.append((float(labels.rpartition('le="')[2].partition('"')[0]), int(float(value))))
+        elif plain == "prediction_errors_total":
+            rejected += int(float(value)) if 'reason="overload"' in labels else 0
+        else:
+            values[plain] = float(value)
+    counts = [count for _, count in buckets]
+    return SlotMetrics(
+        started_at=values["process_start_time_seconds"],
+        requests=int(values["prediction_requests_total"]),
+        rejected=rejected,
+        in_flight=int(values["prediction_in_flight"]),
+        shadow_requests=int(values["prediction_shadow_requests_total"]),
+        shadow_errors=int(values["prediction_shadow_errors_total"]),
+        bounds=tuple(bound for bound, _ in buckets if bound != float("inf")),
+        latency=tuple(now - before for before, now in zip([0, *counts], counts, strict=False)),
+    )

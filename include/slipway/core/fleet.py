@@ -32,7 +32,11 @@ class SlotRecord:
 
 @dataclass(frozen=True)
 class Traffic:
-    """A model's wanted weights, its live version, and the version that the registry's alias was last moved to."""
+    """A model's wanted weights, its live version, and the version that the registry's alias was last moved to.
+
+    Attributes:
+        shadow_slot: the slot that `shadow_percent` of the traffic is mirrored to; its answers go nowhere.
+    """
 
     model: str
     blue: int = 0
@@ -40,6 +44,8 @@ class Traffic:
     live_slot: SlotName | None = None
     live_version: str | None = None
     alias_version: str | None = None
+    shadow_slot: SlotName | None = None
+    shadow_percent: int = 0
 
     @property
     def weights(self) -> dict[SlotName, int]:
@@ -57,7 +63,8 @@ def routes(slots: Sequence[SlotRecord], traffic: Sequence[Traffic]) -> list[Rout
     for row in sorted(traffic, key=lambda row: row.model):
         weights = row.weights
         own = sorted(by_model.get(row.model, []), key=lambda slot: slot.slot)
-        fleet.append(Route(row.model, tuple(Backend(s.slot, s.port, weights.get(s.slot, 0)) for s in own)))
+        backends = tuple(Backend(s.slot, s.port, weights.get(s.slot, 0)) for s in own)
+        fleet.append(Route(row.model, backends, row.shadow_slot, row.shadow_percent))
     return fleet
 
 

@@ -4,197 +4,63 @@
                                 any failed check → rolling_back → rolled_back;   operator → aborted
 
 The caller does one action, reads its effect back, saves, and asks again. Every action may be done twice, so
-a driver that is killed anywhere leaves a rollout that the next driver finishes or rolls back.
+a driver that is killed anywhere leaves a rollout that the next driver finishes or rolls back. Where a person has
+to approve, the rollout waits in `shadowing` or `baking`, and a check that fails meanwhile rolls it back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Literal
 
 from slipway.core.checks import judge
+from slipway.core.rollout_record import (
+    ENDED,
+    PREPARING,
+    WATCHED,
+    Action,
+    Ask,
+    Finish,
+    Go,
+    Observation,
+    Phase,
+    Promote,
+    Replay,
+    Rollout,
+    Shift,
+    Start,
+    Stop,
+    Wait,
+)
 from slipway.core.routes import SlotName
-from slipway.core.verdict import Check, Verdict
-from slipway.spec import RolloutPolicy
+from slipway.core.verdict import Verdict
 
 __all__ = [
     "ENDED",
+    "PREPARING",
+    "WATCHED",
     "Action",
+    "Ask",
     "Finish",
     "Go",
     "Observation",
     "Phase",
     "Promote",
+    "Replay",
     "Rollout",
     "Shift",
     "Start",
     "Stop",
     "Wait",
     "decide",
+    "mirrors",
+    "target_shadow",
     "target_weights",
 ]
 
-
-class Phase(StrEnum):
-    """Where a rollout is; the order is the order of a good one."""
-
-    PACKAGED = "packaged"
-    STARTING = "starting"
-    VERIFYING = "verifying"
-    REPLAYING = "replaying"
-    SHADOWING = "shadowing"
-    SHIFTING = "shifting"
-    BAKING = "baking"
-    PROMOTING = "promoting"
-    LIVE = "live"
-    ROLLING_BACK = "rolling_back"
-    ROLLED_BACK = "rolled_back"
-    ABORTED = "aborted"
-
-
-ENDED = frozenset({Phase.LIVE, Phase.ROLLED_BACK, Phase.ABORTED})
 _SHIFT_SECONDS = 30.0
-_SILENT_SECONDS = 5.0
 ABORTED_BY_OPERATOR = "aborted by an operator"
-_BEFORE_TRAFFIC = frozenset({Phase.PACKAGED, Phase.STARTING, Phase.VERIFYING, Phase.REPLAYING, Phase.SHADOWING})
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """One attempt to make a version live, as it is kept in Postgres.
-
-    Attributes:
-        slot: where the new version runs; `previous_slot` keeps the old one, None at a first release.
-        phase_since: when the phase (or the step of shifting) began.
-        confirmed_at: when the gateway was first seen to apply this step's weights; the bake counts from here.
-        baseline: the new slot's counters at that moment, so that a check sees this interval only.
-        command: what an operator asked for; obeyed by the next decision.
-        failure: why it is being rolled back; names the check.
-        driven_at: when somebody last advanced it.
-    """
-
-    id: str
-    model: str
-    version: str
-    kind: Literal["release", "rollback"]
-    phase: Phase
-    slot: SlotName
-    policy: RolloutPolicy
-    actor: str
-    reason: str
-    started_at: datetime
-    phase_since: datetime
-    driven_at: datetime
-    previous_slot: SlotName | None = None
-    previous_version: str | None = None
-    step: int = 0
-    dag_run: str | None = None
-    command: Literal["abort", "promote"] | None = None
-    failure: str | None = None
-    confirmed_at: datetime | None = None
-    finished_at: datetime | None = None
-    baseline: Mapping[str, int] = field(default_factory=dict)
-    checks: tuple[Check, ...] = ()
-
-    @property
-    def ended(self) -> bool:
-        return self.phase in ENDED
-
-    @property
-    def deadline(self) -> datetime:
-        return self.started_at + timedelta(seconds=self.policy.deadline_seconds)
-
-    def moved(self, phase: Phase, now: datetime, *, step: int | None = None, failure: str | None = None) -> Rollout:
-        """The same rollout in another phase or step, with that phase's clock started."""
-        return replace(
-            self,
-            phase=phase,
-            step=self.step if step is None else step,
-            failure=failure or self.failure,
-            phase_since=now,
-            confirmed_at=None,
-            finished_at=now if phase in ENDED else None,
-        )
-
-    def resumed(self, now: datetime) -> Rollout:
-        """The same rollout, driven now. Time in which nobody drove it is no fault of a slot that is starting."""
-        silent = now - self.driven_at
-        if self.phase in _BEFORE_TRAFFIC and silent > timedelta(seconds=_SILENT_SECONDS):
-            return replace(self, driven_at=now, phase_since=min(now, self.phase_since + silent))
-        return replace(self, driven_at=now)
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What was seen of the outside just now.
-
-    Attributes:
-        running: the runtime runs the rollout's version in its slot.
-        occupied: the runtime has anything in that slot, also something that keeps crashing.
-        ready: the slot answers its golden rows correctly; None when it could not be asked.
-        weights: what the gateway applies by slot; None when it could not be asked.
-        active: requests that the new slot is answering.
-        checks: judgements on the new slot since the baseline.
-    """
-
-    running: bool
-    occupied: bool
-    ready: bool | None = None
-    ready_detail: str = ""
-    weights: Mapping[SlotName, int] | None = None
-    active: int = 0
-    checks: Sequence[Check] = ()
-
-
-@dataclass(frozen=True)
-class Start:
-    """Start the version in its slot."""
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Stop the new version's slot; it has no traffic any more."""
-
-
-@dataclass(frozen=True)
-class Shift:
-    """Make the gateway apply these weights, and read them back."""
-
-    weights: Mapping[SlotName, int]
-
-
-@dataclass(frozen=True)
-class Go:
-    """Enter another phase, or the next step of shifting."""
-
-    phase: Phase
-    step: int | None = None
-    failure: str | None = None
-
-
-@dataclass(frozen=True)
-class Promote:
-    """Move the alias, then write the ledger row and the phase `live` in one transaction."""
-
-
-@dataclass(frozen=True)
-class Finish:
-    """End without the version live: rolled back, or aborted by an operator."""
-
-    phase: Phase
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Nothing to do yet; `why` is shown to the operator."""
-
-    why: str
-
-
-Action = Start | Stop | Shift | Go | Promote | Finish | Wait
+REJECTED = "approval: rejected by an operator"
+_OPERATORS = {"abort": ABORTED_BY_OPERATOR, "reject": REJECTED}
 
 
 def target_weights(rollout: Rollout) -> dict[SlotName, int]:
@@ -213,6 +79,16 @@ def target_weights(rollout: Rollout) -> dict[SlotName, int]:
     return {slot: weight for slot, weight in weights.items() if weight}
 
 
+def mirrors(rollout: Rollout) -> bool:
+    """Whether the rollout has a shadow phase: a share to mirror, and an old slot whose traffic it is."""
+    return rollout.policy.shadow_percent > 0 and rollout.previous_slot is not None
+
+
+def target_shadow(rollout: Rollout) -> int:
+    """Per cent of the traffic that the rollout's phase wants mirrored to the new slot."""
+    return rollout.policy.shadow_percent if rollout.phase is Phase.SHADOWING and mirrors(rollout) else 0
+
+
 def decide(rollout: Rollout, seen: Observation, now: datetime) -> Action:
     """The one next action. Pure: the same arguments always give the same action."""
     if rollout.ended:
@@ -220,12 +96,22 @@ def decide(rollout: Rollout, seen: Observation, now: datetime) -> Action:
     if rollout.phase is Phase.ROLLING_BACK:
         return _roll_back(rollout, seen, now)
     if rollout.phase is Phase.PROMOTING:
-        return _promote(rollout, seen)
-    if rollout.command == "abort":
-        return Go(Phase.ROLLING_BACK, failure=ABORTED_BY_OPERATOR)
-    if rollout.phase in _BEFORE_TRAFFIC:
+        return Promote() if _in_force(rollout, seen) else _shift(rollout)
+    if rollout.command in _OPERATORS:
+        return Go(Phase.ROLLING_BACK, failure=_OPERATORS[rollout.command])
+    if rollout.phase in PREPARING:
         return _prepare(rollout, seen, now)
     return _watch(rollout, seen, now)
+
+
+def _shift(rollout: Rollout) -> Shift:
+    return Shift(target_weights(rollout), target_shadow(rollout))
+
+
+def _in_force(rollout: Rollout, seen: Observation) -> bool:
+    if seen.weights is None or dict(seen.weights) != target_weights(rollout):
+        return False
+    return seen.shadow == target_shadow(rollout)
 
 
 def _prepare(rollout: Rollout, seen: Observation, now: datetime) -> Action:
@@ -242,60 +128,100 @@ def _prepare(rollout: Rollout, seen: Observation, now: datetime) -> Action:
         if late:
             return Go(Phase.ROLLING_BACK, failure=f"golden rows: {seen.ready_detail or 'no answer'}")
         return Wait(seen.ready_detail or "the slot is not ready yet") if seen.running else Start()
-    # Replay and shadow have nothing to do in this policy: they pass straight through.
-    return Go(Phase.SHADOWING) if rollout.phase is Phase.REPLAYING else Go(Phase.SHIFTING, step=0)
+    return _replay(rollout, now, late)
+
+
+def _replay(rollout: Rollout, now: datetime, late: bool) -> Action:
+    """Nothing logged is nothing to replay: the checks in traffic stay. Too little to tell is left to the policy."""
+    if rollout.policy.replay_requests == 0 or rollout.previous_slot is None:
+        return Go(Phase.SHADOWING)
+    found = rollout.replay
+    if found is None or (found.verdict is Verdict.ERROR and not late):
+        return Replay()
+    if found.verdict in (Verdict.FAIL, Verdict.ERROR):
+        return Go(Phase.ROLLING_BACK, failure=f"replay: {found.reason}")
+    if found.verdict is Verdict.PASS or found.evidence.get("rows") == 0 or rollout.command == "promote":
+        return Go(Phase.SHADOWING)
+    return _undecided(rollout, found.verdict, f"replay: {found.reason}", now, late=True)
 
 
 def _watch(rollout: Rollout, seen: Observation, now: datetime) -> Action:
     policy = rollout.policy
+    if rollout.phase is Phase.SHADOWING and not mirrors(rollout) and policy.approval != "before_shifting":
+        return Go(Phase.SHIFTING, step=0)
     late = now >= rollout.deadline
     verdict, why = judge(seen.checks)
     if rollout.confirmed_at is not None and verdict is Verdict.FAIL:
         return Go(Phase.ROLLING_BACK, failure=why)
-    wanted = target_weights(rollout)
-    if seen.weights is None or dict(seen.weights) != wanted:
+    if not _in_force(rollout, seen):
         # A step that an operator asked for after the deadline still gets its time.
-        if late and now >= rollout.phase_since + timedelta(seconds=_SHIFT_SECONDS):
+        if late and not rollout.asked and now >= rollout.phase_since + timedelta(seconds=_SHIFT_SECONDS):
             return Go(Phase.ROLLING_BACK, failure="traffic: the gateway did not take the weights in time")
-        return Shift(wanted)
+        return _shift(rollout)
     if rollout.confirmed_at is None:
-        return Shift(wanted)  # in force already, but not by us: confirm, and start the clock of the bake
+        return _shift(rollout)  # in force already, but not by us: confirm, and start the clock of the bake
     if rollout.command == "promote":
         return _next(rollout, skip=True)
-    bake = policy.steps[rollout.step].bake_seconds if rollout.phase is Phase.SHIFTING else policy.bake_seconds
-    if now < rollout.confirmed_at + timedelta(seconds=bake):
+    if now < rollout.confirmed_at + timedelta(seconds=_bake_seconds(rollout)):
         return Wait(f"{rollout.phase}: watching the new version")
-    if verdict is Verdict.PASS:
-        return _next(rollout)
+    if verdict is not Verdict.PASS:
+        return _undecided(rollout, verdict, why, now, late=late)
+    return _ask(rollout, "all checks passed", now) if _needs_approval(rollout) else _next(rollout)
+
+
+def _bake_seconds(rollout: Rollout) -> float:
+    policy = rollout.policy
+    if rollout.phase is Phase.SHADOWING:
+        return policy.shadow_seconds if mirrors(rollout) else 0.0
+    return policy.steps[rollout.step].bake_seconds if rollout.phase is Phase.SHIFTING else policy.bake_seconds
+
+
+def _needs_approval(rollout: Rollout) -> bool:
+    where = {"before_shifting": Phase.SHADOWING, "before_promotion": Phase.BAKING}.get(rollout.policy.approval)
+    return rollout.phase is where and not rollout.approved
+
+
+def _undecided(rollout: Rollout, verdict: Verdict, why: str, now: datetime, *, late: bool) -> Action:
+    """Too little is known, or nobody could look: wait until the deadline, then do as the policy says."""
+    if rollout.asked and not rollout.approved:
+        return _ask(rollout, why, now)
     if not late:
         return Wait(f"{verdict}: {why}")
+    policy = rollout.policy
     if verdict is Verdict.INCONCLUSIVE and policy.on_inconclusive == "hold":
         return Wait(f"held, {why}; `slipway promote {rollout.model}` or `slipway abort {rollout.model}`")
+    if verdict is Verdict.INCONCLUSIVE and policy.on_inconclusive == "ask":
+        return _next(rollout) if rollout.approved else _ask(rollout, why, now)
     return Go(Phase.ROLLING_BACK, failure=f"{verdict} at the deadline: {why}")
 
 
+def _ask(rollout: Rollout, why: str, now: datetime) -> Action:
+    if not rollout.asked or rollout.approval_asked_at is None:
+        return Ask(why)
+    if now >= rollout.approval_asked_at + timedelta(seconds=rollout.policy.approval_timeout_seconds):
+        return Go(Phase.ROLLING_BACK, failure="approval: nobody answered in time")
+    model = rollout.model
+    return Wait(f"waiting for approval, {why}; `slipway approve {model}` or `slipway reject {model}`")
+
+
 def _next(rollout: Rollout, *, skip: bool = False) -> Action:
+    last = len(rollout.policy.steps) - 1
+    if rollout.phase is Phase.REPLAYING:
+        return Go(Phase.SHADOWING)
+    if rollout.phase is Phase.SHADOWING:
+        return Go(Phase.SHIFTING, step=last if skip else 0)
     if rollout.phase is Phase.BAKING:
         return Go(Phase.PROMOTING)
     # The last step is all of the traffic; a first release has nothing to share it with.
-    last = len(rollout.policy.steps) - 1
     if rollout.step >= last or rollout.previous_slot is None:
         return Go(Phase.BAKING)
     return Go(Phase.SHIFTING, step=last if skip else rollout.step + 1)
 
 
-def _promote(rollout: Rollout, seen: Observation) -> Action:
-    wanted = target_weights(rollout)
-    if seen.weights is None or dict(seen.weights) != wanted:
-        return Shift(wanted)
-    return Promote()
-
-
 def _roll_back(rollout: Rollout, seen: Observation, now: datetime) -> Action:
-    wanted = target_weights(rollout)
-    if seen.weights is None or dict(seen.weights) != wanted or rollout.confirmed_at is None:
-        return Shift(wanted)
+    if not _in_force(rollout, seen) or rollout.confirmed_at is None:
+        return _shift(rollout)
     if seen.occupied:
         drained = rollout.confirmed_at + timedelta(seconds=rollout.policy.drain_seconds)
         return Wait(f"{seen.active} requests are being answered") if seen.active and now < drained else Stop()
-    return Finish(Phase.ABORTED if rollout.failure == ABORTED_BY_OPERATOR else Phase.ROLLED_BACK)
+    return Finish(Phase.ABORTED if rollout.failure in _OPERATORS.values() else Phase.ROLLED_BACK)

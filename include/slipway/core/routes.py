@@ -41,10 +41,15 @@ class Backend:
 
 @dataclass(frozen=True)
 class Route:
-    """One model: its slots. All weights 0 means that no version is live (503)."""
+    """One model: its slots, and a share of the traffic that is mirrored to one of them.
+
+    All weights 0 means that no version is live (503).
+    """
 
     model: str
     backends: tuple[Backend, ...] = ()
+    shadow_slot: SlotName | None = None
+    shadow_percent: int = 0
 
     @property
     def weights(self) -> dict[SlotName, int]:
@@ -63,12 +68,16 @@ class BackendStats:
 
 @dataclass(frozen=True)
 class GatewayState:
-    """What the gateway says about itself: the version of its routes, the weights it applies, and counters."""
+    """What the gateway says about itself: the version of its routes, the weights it applies, and counters.
+
+    `shadows` are the per cent that it mirrors, by model and slot.
+    """
 
     version: str
     weights: Mapping[str, Mapping[SlotName, int]] = field(default_factory=dict)
     stats: Mapping[str, BackendStats] = field(default_factory=dict)
     clusters: frozenset[str] = frozenset()
+    shadows: Mapping[str, Mapping[SlotName, int]] = field(default_factory=dict)
 
     def of(self, model: str, slot: str) -> BackendStats:
         """Counters of one slot; zeros for a slot that the gateway does not know."""

@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    from slipway.core.checks import Pair, SideLog
     from slipway.core.fleet import SlotRecord, Traffic
     from slipway.core.rollout import Phase, Rollout
     from slipway.core.routes import SlotName
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
         SlotRuntime,
     )
 
-__all__ = ["Ledger", "Parts", "ReleaseStore"]
+__all__ = ["AnswerLog", "Ledger", "LoggedLatency", "LoggedRequest", "Parts", "ReleaseStore"]
 
 
 class ReleaseStore(Protocol):
@@ -45,7 +46,15 @@ class ReleaseStore(Protocol):
 
     def assign(self, model: str, slot: SlotName, version: str | None, bento_tag: str | None, now: datetime) -> None: ...
 
-    def want_weights(self, model: str, weights: Mapping[SlotName, int], now: datetime) -> None: ...
+    def want_weights(
+        self,
+        model: str,
+        weights: Mapping[SlotName, int],
+        now: datetime,
+        *,
+        shadow_slot: SlotName | None = None,
+        shadow_percent: int = 0,
+    ) -> None: ...
 
     def keep_warm(self, model: str, slot: SlotName, until: datetime, drain_until: datetime) -> None: ...
 
@@ -64,13 +73,29 @@ class ReleaseStore(Protocol):
     def save(self, rollout: Rollout) -> None: ...
 
     def command(
-        self, rollout: Rollout, command: Literal["abort", "promote"], *, actor: str, reason: str, now: datetime
+        self,
+        rollout: Rollout,
+        command: Literal["abort", "promote", "reject"],
+        *,
+        actor: str,
+        reason: str,
+        now: datetime,
     ) -> bool: ...
+
+    def ask(self, rollout: Rollout, why: str, now: datetime) -> Rollout: ...
+
+    def approve(self, rollout: Rollout, *, actor: str, reason: str, now: datetime) -> bool: ...
 
     def confirmed(self, rollout: Rollout, weights: Mapping[SlotName, int], now: datetime) -> None: ...
 
     def note_split(
-        self, model: str, weights: Mapping[SlotName, int], actor: str, reason: str, now: datetime
+        self,
+        model: str,
+        weights: Mapping[SlotName, int],
+        actor: str,
+        reason: str,
+        now: datetime,
+        counters: Mapping[str, Any] | None = None,
     ) -> None: ...
 
     def go_live(self, rollout: Rollout, *, alias_moved: bool, now: datetime) -> Rollout: ...
@@ -92,9 +117,48 @@ class Ledger(Protocol):
     def of_rollout(self, rollout_id: str) -> Sequence[LedgerEntry]: ...
 
 
+class AnswerLog(Protocol):
+    """The prediction log as a release reads it; raises `SlipwayError` when it cannot be read."""
+
+    def sides(self, model: str, since: datetime, until: datetime, versions: Sequence[str]) -> Mapping[str, SideLog]: ...
+
+    def pairs(self, model: str, since: datetime, until: datetime, old: str, new: str) -> Sequence[Pair]: ...
+
+    def last_requests(self, model: str, until: datetime, limit: int) -> Sequence[LoggedRequest]: ...
+
+    def latency(self, model: str, since: datetime, until: datetime) -> Mapping[str, LoggedLatency]: ...
+
+    def write_report(self, model: str, run: str, name: str, content: str) -> str: ...
+
+
+@dataclass(frozen=True)
+class LoggedRequest:
+    """One answered request of the log: its rows as they were sent, what was predicted, and labels by row."""
+
+    request_id: str
+    rows: tuple[Mapping[str, Any], ...]
+    predictions: tuple[str | float, ...]
+    labels: tuple[str | float | None, ...]
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class LoggedLatency:
+    """What one version answered in a window, by the log."""
+
+    requests: int
+    rows: int
+    p50_ms: float
+    p99_ms: float
+
+
 @dataclass(frozen=True)
 class Parts:
-    """Everything a release touches. `registry` is None where only Postgres and the gateway are needed."""
+    """Everything a release touches.
+
+    `registry` is None where only Postgres and the gateway are needed; `answers` where there is no prediction log:
+    checks that need it then cannot look.
+    """
 
     store: ReleaseStore
     ledger: Ledger
@@ -104,3 +168,4 @@ class Parts:
     probe: SlotProbe
     clock: Clock
     registry: Registry | None = None
+    answers: AnswerLog | None = None

@@ -12,18 +12,21 @@ from slipway.core.faults import fault_point
 from slipway.core.fleet import SlotRecord, Traffic, routes, slot_is_wanted
 from slipway.core.routes import GatewayState, Route, differences
 from slipway.errors import ConflictError, SlipwayError
-from slipway.jobs.release import advance, sync_alias
+from slipway.jobs.release import advance, awaits_approval, sync_alias
 from slipway.jobs.traffic import apply_fleet, model_lock
 from slipway.ports import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from slipway.core.rollout import Rollout
     from slipway.jobs.parts import Parts
 
 __all__ = ["Finding", "reconcile", "take_over"]
 
 _LOCK_SECONDS = 0.2
+_MOMENT_SECONDS = 1.0
+_STEPS = 20
 _STOP_SECONDS = 20.0
 
 
@@ -60,24 +63,44 @@ def reconcile(parts: Parts) -> list[Finding]:
     return findings
 
 
-def take_over(parts: Parts, silence_seconds: float) -> list[Finding]:
-    """Advance every rollout that nobody has driven for that long, by one step each."""
+def take_over(parts: Parts, silence_seconds: float, taken: set[str] | None = None) -> list[Finding]:
+    """Advance every rollout that nobody has driven for that long, until it waits for something.
+
+    Args:
+        taken: ids of the rollouts that the caller drives already; kept up to date. These, and those that wait for a
+            person, are driven on after a moment of silence: their checks must stay armed.
+    """
+    taken = set() if taken is None else taken
+    active = parts.store.all_active()
+    taken &= {rollout.id for rollout in active}
     findings = []
-    for rollout in parts.store.all_active():
+    for rollout in active:
         silent = (parts.clock.now() - rollout.driven_at).total_seconds()
-        if silent < silence_seconds:
+        watched = rollout.id in taken or awaits_approval(rollout)
+        if silent < (min(_MOMENT_SECONDS, silence_seconds) if watched else silence_seconds):
             continue
         try:
-            progress = advance(parts, rollout.model, lock_seconds=_LOCK_SECONDS)
+            found = _drive_on(parts, rollout)
         except ConflictError:
-            continue  # somebody drives it after all
+            taken.discard(rollout.id)  # somebody drives it after all
         except SlipwayError as error:
             findings.append(Finding("rollout", rollout.model, str(error), repaired=False))
         else:
-            phase = progress.rollout.phase if progress else "ended"
-            detail = f"nobody drove the rollout of version {rollout.version} for {silent:.0f} s; now {phase}"
-            findings.append(Finding("rollout", rollout.model, detail, repaired=True))
+            taken.add(rollout.id)
+            if not watched or found.phase is not rollout.phase:
+                detail = f"nobody drove the rollout of version {rollout.version} for {silent:.0f} s; now {found.phase}"
+                findings.append(Finding("rollout", rollout.model, detail, repaired=True))
     return findings
+
+
+def _drive_on(parts: Parts, rollout: Rollout) -> Rollout:
+    """As many steps as can be made without waiting; bounded, so that no rollout keeps the others waiting."""
+    for _ in range(_STEPS):
+        progress = advance(parts, rollout.model, lock_seconds=_LOCK_SECONDS)
+        rollout = progress.rollout if progress else rollout
+        if progress is None or progress.waiting or rollout.ended:
+            break
+    return rollout
 
 
 def _slots_of(parts: Parts, traffic: Traffic, slots: Sequence[SlotRecord], present: Sequence[Slot]) -> list[Finding]:

@@ -14,8 +14,24 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from slipway.core.faults import fault_point
-from slipway.core.rollout import Action, Finish, Go, Phase, Promote, Rollout, Shift, Start, Stop, Wait, decide
+from slipway.core.rollout import (
+    PREPARING,
+    Action,
+    Ask,
+    Finish,
+    Go,
+    Phase,
+    Promote,
+    Replay,
+    Rollout,
+    Shift,
+    Start,
+    Stop,
+    Wait,
+    decide,
+)
 from slipway.core.routes import other_slot
+from slipway.core.verdict import Check, Verdict
 from slipway.errors import (
     ArtefactError,
     ConflictError,
@@ -25,7 +41,9 @@ from slipway.errors import (
     RuntimeSlotError,
     StoreError,
 )
+from slipway.jobs.compare_slots import baseline_of
 from slipway.jobs.observe import observe, slot_record
+from slipway.jobs.replay import replay
 from slipway.jobs.traffic import apply_fleet, model_lock
 from slipway.ports import Slot
 
@@ -35,7 +53,7 @@ if TYPE_CHECKING:
     from slipway.ports import Package
     from slipway.spec import RolloutPolicy
 
-__all__ = ["Progress", "advance", "begin", "drive", "sync_alias"]
+__all__ = ["Progress", "advance", "awaits_approval", "begin", "drive", "sync_alias"]
 
 CHAMPION = "champion"
 _GRACE_SECONDS = 120.0
@@ -61,43 +79,75 @@ def begin(
 ) -> Rollout:
     """Start a rollout, or return the one that is already about this version.
 
+    A release that runs and has no traffic yet is superseded: it is aborted, and this one begins. One that has
+    traffic is never cut short by another.
+
     Raises:
-        ConflictError: a rollout of another version runs, or a lasting A/B split uses both slots (a rollback
+        ConflictError: a rollout of another version has traffic, or a lasting A/B split uses both slots (a rollback
             may end such a split: its target is then the other side).
     """
-    model, version = package.model, package.version
-    with parts.store.lock(model_lock(model)):
-        if active := parts.store.active(model):
-            if active.version == version:
+    while True:
+        with parts.store.lock(model_lock(package.model)):
+            active = parts.store.active(package.model)
+            if active is None:
+                return _begin(parts, package, policy, actor=actor, reason=reason, kind=kind, dag_run=dag_run)
+            if active.version == package.version:
                 return active
-            raise ConflictError(f"a rollout of {model} version {active.version} runs; wait for it, or abort it")
-        traffic = parts.store.traffic_of(model)
-        if traffic.live_version == version and (live := _made_live(parts, model)):
-            return live
-        candidate = other_slot(traffic.live_slot)
-        if traffic.weights.get(candidate) and kind == "release":
-            raise ConflictError(f"{model} has an A/B split over both slots; give champion 100 per cent first")
-        now = parts.clock.now()
-        rollout = Rollout(
-            id=uuid.uuid4().hex,
-            model=model,
-            version=version,
-            kind=kind,
-            phase=Phase.PACKAGED,
-            slot=candidate,
-            policy=policy,
-            actor=actor,
-            reason=reason,
-            started_at=now,
-            phase_since=now,
-            driven_at=now,
-            previous_slot=traffic.live_slot,
-            previous_version=traffic.live_version,
-            dag_run=dag_run,
-        )
-        parts.store.begin(rollout, package, parts.probe.port_is_free)
-        fault_point("begun")
-        return rollout
+            if not _may_be_superseded(active):
+                raise ConflictError(
+                    f"a rollout of {active.model} version {active.version} is {active.phase}; "
+                    f"wait for it, or `slipway abort {active.model}`"
+                )
+            why = f"superseded by version {package.version}"
+            parts.store.command(active, "abort", actor=actor, reason=why, now=parts.clock.now())
+        for _ in drive(parts, active, poll_seconds=0.05):
+            pass  # what it says is its own driver's business
+
+
+def _may_be_superseded(active: Rollout) -> bool:
+    """It is a release, and no request of a client has met its version yet."""
+    return active.kind == "release" and active.phase in (*PREPARING, Phase.SHADOWING)
+
+
+def _begin(
+    parts: Parts,
+    package: Package,
+    policy: RolloutPolicy,
+    *,
+    actor: str,
+    reason: str,
+    kind: Literal["release", "rollback"],
+    dag_run: str | None,
+) -> Rollout:
+    """Write the new rollout down; the caller holds the model's lock, and none is active."""
+    model, version = package.model, package.version
+    traffic = parts.store.traffic_of(model)
+    if traffic.live_version == version and (live := _made_live(parts, model)):
+        return live
+    candidate = other_slot(traffic.live_slot)
+    if traffic.weights.get(candidate) and kind == "release":
+        raise ConflictError(f"{model} has an A/B split over both slots; give champion 100 per cent first")
+    now = parts.clock.now()
+    rollout = Rollout(
+        id=uuid.uuid4().hex,
+        model=model,
+        version=version,
+        kind=kind,
+        phase=Phase.PACKAGED,
+        slot=candidate,
+        policy=policy,
+        actor=actor,
+        reason=reason,
+        started_at=now,
+        phase_since=now,
+        driven_at=now,
+        previous_slot=traffic.live_slot,
+        previous_version=traffic.live_version,
+        dag_run=dag_run,
+    )
+    parts.store.begin(rollout, package, parts.probe.port_is_free)
+    fault_point("begun")
+    return rollout
 
 
 def _made_live(parts: Parts, model: str) -> Rollout | None:
@@ -117,8 +167,7 @@ def advance(parts: Parts, model: str, *, lock_seconds: float = 10.0) -> Progress
         if rollout is None:
             return None
         rollout = rollout.resumed(parts.clock.now())
-        seen = observe(parts, rollout)
-        rollout = replace(rollout, checks=tuple(seen.checks) or rollout.checks)
+        seen, rollout = observe(parts, rollout)
         action = decide(rollout, seen, rollout.driven_at)
         fault_point(f"decided:{rollout.phase}")
         done = _act(parts, rollout, action)
@@ -128,6 +177,11 @@ def advance(parts: Parts, model: str, *, lock_seconds: float = 10.0) -> Progress
 
 def _pause(action: Action) -> str | None:
     return "the slot is starting" if isinstance(action, Start) else None
+
+
+def awaits_approval(rollout: Rollout) -> bool:
+    """Whether a person was asked and has not answered yet."""
+    return not rollout.ended and rollout.asked and not rollout.approved and rollout.command is None
 
 
 # --- act --------------------------------------------------------------------------------------------------
@@ -150,8 +204,12 @@ def _act(parts: Parts, rollout: Rollout, action: Action) -> Rollout:
             fault_point("stopped")
             parts.store.save(rollout)
             return rollout
-        case Shift(weights):
-            return _shift(parts, rollout, weights)
+        case Replay():
+            return _replay(parts, rollout)
+        case Shift(weights, shadow):
+            return _shift(parts, rollout, weights, shadow)
+        case Ask(why):
+            return parts.store.ask(rollout, why, now)
         case Promote():
             return _promote(parts, rollout)
         case Finish(phase):
@@ -178,14 +236,31 @@ def _start(parts: Parts, rollout: Rollout) -> Rollout:
     return rollout
 
 
-def _shift(parts: Parts, rollout: Rollout, weights: Mapping[SlotName, int]) -> Rollout:
-    parts.store.want_weights(rollout.model, weights, rollout.driven_at)
+def _replay(parts: Parts, rollout: Rollout) -> Rollout:
+    try:
+        found = replay(parts, rollout)
+    except Exception as error:  # whatever reading the lake raises: nobody could look, which must never promote
+        found = Check("replay", Verdict.ERROR, f"{type(error).__name__}: {error}")
+    fault_point("replayed")
+    done = replace(rollout, evidence={**rollout.evidence, "replay": found.as_dict()}, checks=(found,))
+    parts.store.save(done)
+    return done
+
+
+def _shift(parts: Parts, rollout: Rollout, weights: Mapping[SlotName, int], shadow: int) -> Rollout:
+    now = rollout.driven_at
+    parts.store.want_weights(rollout.model, weights, now, shadow_slot=rollout.slot, shadow_percent=shadow)
     fault_point("wanted")
-    stats = apply_fleet(parts).of(rollout.model, rollout.slot)
+    state = apply_fleet(parts)
     fault_point("applied")
+    baseline = baseline_of(parts, rollout, state)
     now = parts.clock.now()
-    baseline = {"requests": stats.requests, "errors": stats.errors}
-    confirmed = replace(rollout, confirmed_at=now, baseline=baseline, checks=())
+    evidence = dict(rollout.evidence)
+    if rollout.phase in (Phase.SHIFTING, Phase.BAKING):
+        evidence.setdefault("traffic_since", now.isoformat())
+        if len(weights) == 1:  # from here on there is nothing to compare with
+            evidence.setdefault("traffic_until", now.isoformat())
+    confirmed = replace(rollout, confirmed_at=now, baseline=baseline, evidence=evidence, checks=())
     parts.store.confirmed(confirmed, weights, now)
     return confirmed
 

@@ -11,6 +11,7 @@ from slipway.errors import NotFoundError
 from slipway.jobs import reconcile as _reconcile
 from slipway.jobs import release as _release
 from slipway.jobs import rollback as _rollback
+from slipway.jobs import sides as _sides
 from slipway.jobs import traffic as _traffic
 from slipway.jobs.parts import Parts
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from slipway.jobs.reconcile import Finding
     from slipway.jobs.release import Progress
     from slipway.jobs.rollback import RolledBack
+    from slipway.jobs.sides import Side
     from slipway.ports import LedgerEntry, Package
     from slipway.spec import RolloutPolicy
 
@@ -75,11 +77,25 @@ class Releases:
         """Make the running rollout's version live without waiting for its bake."""
         return _rollback.promote(self.parts, model, actor=actor, reason=reason, progress=progress)
 
+    def approve(self, model: str, *, actor: str, reason: str) -> Rollout:
+        """Agree to what the running rollout waits for."""
+        return _rollback.approve(self.parts, model, actor=actor, reason=reason)
+
+    def reject(
+        self, model: str, *, actor: str, reason: str, progress: Callable[[Progress], None] | None = None
+    ) -> Rollout:
+        """Refuse what the running rollout waits for, and give all traffic back."""
+        return _rollback.reject(self.parts, model, actor=actor, reason=reason, progress=progress)
+
     # --- traffic ----------------------------------------------------------------------------------------
 
     def set_split(self, model: str, split: Mapping[str, int], *, actor: str, reason: str) -> dict[SlotName, int]:
         """Set a lasting A/B split; see `jobs.traffic.set_split`."""
         return _traffic.set_split(self.parts, model, split, actor=actor, reason=reason)
+
+    def sides(self, model: str) -> dict[str, Side]:
+        """What champion and challenger did with their parts of the traffic; see `jobs.sides`."""
+        return _sides.sides(self.parts, model)
 
     def know(self, models: Collection[str]) -> None:
         """Let the gateway route models that were never released: they answer that no version is live."""
@@ -98,9 +114,9 @@ class Releases:
         """Compare gateway, slots, alias and ledger with the tables; repair or report."""
         return _reconcile.reconcile(self.parts)
 
-    def take_over(self, silence_seconds: float) -> list[Finding]:
-        """Advance rollouts whose driver has gone silent, by one step each."""
-        return _reconcile.take_over(self.parts, silence_seconds)
+    def take_over(self, silence_seconds: float, taken: set[str] | None = None) -> list[Finding]:
+        """Advance rollouts whose driver has gone silent; see `jobs.reconcile`."""
+        return _reconcile.take_over(self.parts, silence_seconds, taken)
 
     # --- reading ------------------------------------------------------------------------------------------
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Literal
 from slipway.core.fleet import fallback_version
 from slipway.core.rollout import Phase, Rollout
 from slipway.core.routes import other_slot
-from slipway.errors import ConflictError, NotFoundError, RolloutError
-from slipway.jobs.release import Progress, begin, drive, sync_alias
+from slipway.errors import ArtefactError, ConflictError, NotFoundError, RolloutError
+from slipway.jobs.release import Progress, awaits_approval, begin, drive, sync_alias
 from slipway.jobs.traffic import set_split
-from slipway.spec import RolloutPolicy, Step
+from slipway.policy import RolloutPolicy
 
 if TYPE_CHECKING:
     from slipway.jobs.parts import Parts
 
-__all__ = ["RolledBack", "abort", "kept_versions", "promote", "rollback"]
+__all__ = ["RolledBack", "abort", "approve", "kept_versions", "promote", "reject", "rollback"]
 
 _POLL_SECONDS = 0.05
 
@@ -73,6 +73,7 @@ def rollback(
 
     Raises:
         NotFoundError: there is no such version to go back to; the message lists those that are kept.
+        ArtefactError: its artefacts were damaged; nothing was changed.
         RolloutError: the version could not be brought back; the live one stayed.
     """
     started = parts.clock.now()
@@ -88,6 +89,8 @@ def rollback(
         rollout_id = before.id
         return result("rolled_back", before.previous_version, before.version)
     running = parts.store.active(model)
+    if running is None or to_version is not None:
+        _refuse_damaged(parts, model, _target(parts, model, to_version))
     if running and not (running.kind == "rollback" and to_version in (None, running.version)):
         ended = abort(parts, model, actor=actor, reason=reason, progress=progress)
         live = parts.store.traffic_of(model).live_version
@@ -130,14 +133,22 @@ def _target(parts: Parts, model: str, to_version: str | None) -> str:
     return to_version
 
 
+def _refuse_damaged(parts: Parts, model: str, version: str) -> None:
+    """Also while it is warm: what cannot be started again must not become the only version."""
+    if version == parts.store.traffic_of(model).live_version:
+        return
+    try:
+        parts.packages.verify(parts.store.package(model, version))
+    except ArtefactError as error:
+        others = ", ".join(other for other in kept_versions(parts, model) if other != version) or "none"
+        raise ArtefactError(f"{error}; other versions to roll back to: {others}") from error
+
+
 def _begin(parts: Parts, model: str, version: str, *, actor: str, reason: str, dag_run: str | None) -> Rollout:
     latest = parts.store.latest(model, phase=Phase.LIVE)
     kept = latest.policy if latest else RolloutPolicy()
-    # All at once and without a bake: what is being left is known to be worse.
-    policy = kept.model_copy(
-        update={"steps": (Step(weight=100),), "bake_seconds": 0.0, "min_requests": 0, "max_error_rate": 1.0}
-    )
     package = parts.store.package(model, version)
+    policy = kept.without_evidence()
     return begin(parts, package, policy, actor=actor, reason=reason, kind="rollback", dag_run=dag_run)
 
 
@@ -186,3 +197,38 @@ def promote(
     if ended.phase is not Phase.LIVE:
         raise RolloutError(f"{model} version {ended.version} did not go live: {ended.failure}")
     return ended
+
+
+def approve(parts: Parts, model: str, *, actor: str, reason: str) -> Rollout:
+    """Agree to what the running rollout waits for; whoever drives it goes on.
+
+    Raises:
+        NotFoundError: no rollout runs.
+        ConflictError: nobody was asked.
+    """
+    rollout = _asked(parts, model)
+    parts.store.approve(rollout, actor=actor, reason=reason, now=parts.clock.now())
+    return parts.store.rollout(rollout.id)
+
+
+def reject(
+    parts: Parts, model: str, *, actor: str, reason: str, progress: Callable[[Progress], None] | None = None
+) -> Rollout:
+    """Refuse what the running rollout waits for, give all traffic back, and return it as it ended.
+
+    Raises:
+        NotFoundError: no rollout runs.
+        ConflictError: nobody was asked.
+    """
+    rollout = _asked(parts, model)
+    parts.store.command(rollout, "reject", actor=actor, reason=reason, now=parts.clock.now())
+    return _finish(parts, rollout, progress)
+
+
+def _asked(parts: Parts, model: str) -> Rollout:
+    rollout = parts.store.active(model)
+    if rollout is None:
+        raise NotFoundError(f"no rollout of {model} runs")
+    if not awaits_approval(rollout):
+        raise ConflictError(f"the rollout of {model} version {rollout.version} is {rollout.phase} and asks nobody")
+    return rollout

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slipway.core.faults import fault_point
 from slipway.core.fleet import ModelStatus, routes
-from slipway.core.routes import GatewayState, other_slot, split_weights
+from slipway.core.routes import SLOTS, GatewayState, other_slot, split_weights
 from slipway.errors import ConflictError, GatewayError, NotFoundError, RuntimeSlotError
 
 if TYPE_CHECKING:
@@ -72,9 +72,10 @@ def set_split(parts: Parts, model: str, split: Mapping[str, int], *, actor: str,
             parts.store.keep_warm(model, challenger, until, until + timedelta(seconds=60))
         parts.store.want_weights(model, weights, now)
         fault_point("split")
-        apply_fleet(parts)
+        state = apply_fleet(parts)
         if weights != traffic.weights:
-            parts.store.note_split(model, weights, actor, reason, now)
+            counters: dict[str, Any] = {slot: vars(state.of(model, slot)) for slot in SLOTS}
+            parts.store.note_split(model, weights, actor, reason, now, counters)
         return weights
 
 
