@@ -172,10 +172,12 @@ def advance(parts: Parts, model: str, *, lock_seconds: float = 10.0) -> Progress
         fault_point(f"decided:{rollout.phase}")
         done = _act(parts, rollout, action)
         fault_point(f"saved:{rollout.phase}")
-        return Progress(done, action.why if isinstance(action, Wait) else _pause(action))
+        return Progress(done, action.why if isinstance(action, Wait) else _pause(action, done))
 
 
-def _pause(action: Action) -> str | None:
+def _pause(action: Action, done: Rollout) -> str | None:
+    if isinstance(action, Replay) and done.replay and done.replay.verdict is Verdict.ERROR:
+        return f"replay: {done.replay.reason}"
     return "the slot is starting" if isinstance(action, Start) else None
 
 
