@@ -66,6 +66,7 @@ class LakeAnswers:
 
     def last_requests(self, model: str, until: datetime, limit: int) -> Sequence[LoggedRequest]:
         """The newest answered requests, oldest first; looks further back until there are enough."""
+        self._bring()
         features = self._features(model)
         frame = self._lake.predictions(model, until - _REACHES[0], until)
         for reach in _REACHES[1:]:
@@ -94,9 +95,12 @@ class LakeAnswers:
         return self._lake.write_report(model, run, name, content)
 
     def _answers(self, model: str, since: datetime, until: datetime) -> pd.DataFrame:
+        self._bring()
+        return self._lake.answers(model, since, until)
+
+    def _bring(self) -> None:
         if self._ship is not None:
             self._ship()
-        return self._lake.answers(model, since, until)
 
     def _with_labels(self, model: str, frame: pd.DataFrame, since: datetime) -> pd.DataFrame:
         labels = self._lake.labels(model, since)
