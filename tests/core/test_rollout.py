@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from slipway.core.checks import error_rate, judge, readiness
 from slipway.core.rollout import (
     ENDED,
+    Ask,
     Finish,
     Go,
     Observation,
     Phase,
     Promote,
+    Replay,
     Rollout,
     Shift,
     Start,
@@ -154,6 +156,73 @@ def test_rolling_back_drains_then_stops_then_ends() -> None:
     assert decide(back, seen(running=False, occupied=False), after(2)) == Finish(Phase.ROLLED_BACK)
 
 
+# --- replay, shadow, approval ----------------------------------------------------------------------------
+
+REPLAYS = POLICY.model_copy(update={"replay_requests": 10})
+SHADOWS = POLICY.model_copy(update={"shadow_percent": 20, "shadow_seconds": 10.0})
+ASKS = POLICY.model_copy(update={"approval": "before_promotion", "on_inconclusive": "ask"})
+
+
+def found(verdict: Verdict, rows: int = 10) -> dict[str, object]:
+    return {"replay": Check("replay", verdict, "why", {"rows": rows}).as_dict()}
+
+
+@pytest.mark.parametrize(
+    ("evidence", "seconds", "expected"),
+    [
+        ({}, 0, Replay()),
+        (found(Verdict.PASS), 0, Go(Phase.SHADOWING)),
+        (found(Verdict.FAIL), 0, Go(Phase.ROLLING_BACK, failure="replay: why")),
+        (found(Verdict.INCONCLUSIVE, rows=0), 0, Go(Phase.SHADOWING)),
+        (found(Verdict.INCONCLUSIVE), 0, Go(Phase.ROLLING_BACK, failure="inconclusive at the deadline: replay: why")),
+        (found(Verdict.ERROR), 1, Replay()),
+        (found(Verdict.ERROR), 21, Go(Phase.ROLLING_BACK, failure="replay: why")),
+    ],
+)
+def test_a_replay_is_made_once_and_judged(evidence: dict[str, object], seconds: float, expected: object) -> None:
+    assert decide(rollout(Phase.REPLAYING, policy=REPLAYS, evidence=evidence), seen(), after(seconds)) == expected
+
+
+def test_a_first_version_has_nothing_to_replay_or_to_mirror() -> None:
+    alone = {"previous_slot": None, "previous_version": None}
+    assert decide(rollout(Phase.REPLAYING, policy=REPLAYS, **alone), seen(), T0) == Go(Phase.SHADOWING)
+    assert decide(rollout(Phase.SHADOWING, policy=SHADOWS, **alone), seen(), T0) == Go(Phase.SHIFTING, step=0)
+
+
+def test_a_shadow_is_mirrored_watched_and_ended() -> None:
+    shadow = rollout(Phase.SHADOWING, policy=SHADOWS)
+    assert decide(shadow, seen(), T0) == Shift({"blue": 100}, 20)
+    watched = replace(shadow, confirmed_at=T0)
+    assert decide(watched, seen(), after(1)) == Shift({"blue": 100}, 20), "it is no longer mirrored"
+    assert isinstance(decide(watched, seen(shadow=20), after(9)), Wait)
+    assert decide(watched, seen(shadow=20), after(10)) == Go(Phase.SHIFTING, step=0)
+    back = rollout(Phase.ROLLING_BACK, policy=SHADOWS, confirmed_at=T0)
+    assert decide(back, seen(shadow=20), after(1)) == Shift({"blue": 100}), "a slot that is mirrored to was stopped"
+
+
+def test_waiting_for_a_person_stops_the_deadline_and_keeps_checks_armed() -> None:
+    policy = POLICY.model_copy(update={"approval": "before_promotion"})
+    look = seen(weights={"green": 100})
+    baking = rollout(Phase.BAKING, policy=policy, confirmed_at=T0)
+    assert isinstance(decide(baking, look, after(10)), Ask)
+    asked = replace(baking, approval_asked_at=after(10))
+    assert isinstance(decide(asked, look, after(5000)), Wait)
+    unsure = replace(look, checks=(Check("error_rate", Verdict.INCONCLUSIVE, "?"),))
+    assert isinstance(decide(asked, unsure, after(5000)), Wait)
+    bad = replace(look, checks=(Check("error_rate", Verdict.FAIL, "3 of 9"),))
+    assert decide(asked, bad, after(5000)) == Go(Phase.ROLLING_BACK, failure="error_rate: 3 of 9")
+    approved = replace(asked, approved_at=after(5000))
+    assert decide(approved, look, after(5001)) == Go(Phase.PROMOTING)
+    assert approved.deadline == after(100 + 4990)
+    assert approved.moved(Phase.PROMOTING, after(5001)).deadline == approved.deadline
+    assert isinstance(decide(replace(asked, command="reject"), look, after(11)), Go)
+
+
+def test_an_approval_counts_for_its_own_phase_only() -> None:
+    before = rollout(Phase.SHIFTING, approval_asked_at=after(1), approved_at=after(2), phase_since=after(3))
+    assert (before.asked, before.approved) == (False, False)
+
+
 phases = st.sampled_from(list(Phase))
 weights = st.none() | st.sampled_from([{}, {"blue": 100}, {"green": 100}, {"blue": 95, "green": 5}])
 verdicts = st.lists(st.sampled_from(list(Verdict)), max_size=3).map(
@@ -169,6 +238,9 @@ def situations(draw: st.DrawFn) -> tuple[Rollout, Observation, datetime]:
         phase,
         step=draw(st.integers(0, 1)),
         command=draw(st.sampled_from([None, "abort", "promote"])),
+        policy=draw(st.sampled_from([POLICY, REPLAYS, SHADOWS, ASKS])),
+        approval_asked_at=draw(st.sampled_from([None, after(0), after(50)])),
+        approved_at=draw(st.sampled_from([None, after(60)])),
         confirmed_at=None if confirmed is None else after(confirmed),
         previous_slot=draw(st.sampled_from([None, "blue"])),
     )
@@ -178,6 +250,7 @@ def situations(draw: st.DrawFn) -> tuple[Rollout, Observation, datetime]:
         occupied=running or draw(st.booleans()),
         ready=draw(st.sampled_from([True, False, None])),
         weights=draw(weights),
+        shadow=draw(st.sampled_from([0, 20])),
         active=draw(st.integers(0, 3)),
         checks=draw(verdicts),
     )
@@ -197,7 +270,10 @@ def test_whatever_is_seen_the_rules_hold(situation: tuple[Rollout, Observation, 
         assert verdict is not Verdict.FAIL
         assert look.weights == target_weights(made), "went on without the gateway's confirmation"
         assert made.confirmed_at is not None
-        assert verdict is Verdict.PASS or made.command == "promote"
+        told = made.approved and made.policy.on_inconclusive == "ask" and verdict is Verdict.INCONCLUSIVE
+        assert verdict is Verdict.PASS or made.command == "promote" or told
+        if made.phase is Phase.BAKING and made.policy.approval == "before_promotion":
+            assert made.approved or made.command == "promote", "promoted without the approval"
     if isinstance(action, Promote):
         assert made.phase is Phase.PROMOTING
         assert look.weights == target_weights(made)
@@ -205,6 +281,7 @@ def test_whatever_is_seen_the_rules_hold(situation: tuple[Rollout, Observation, 
         assert made.phase is Phase.ROLLING_BACK
         assert look.weights is not None
         assert made.slot not in look.weights, "a slot with traffic was stopped"
+        assert look.shadow == 0, "a slot that is mirrored to was stopped"
     if isinstance(action, Finish):
         assert not look.occupied
     if isinstance(action, Shift):
