@@ -41,16 +41,22 @@ print(json.dumps({"seconds": seconds, "new": sorted(new), "dags": found}))
 """
 
 
-@pytest.fixture(scope="module")
-def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def parse(airflow_home: Path, **more: str) -> dict[str, Any]:
     env = os.environ | {
-        "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
+        "AIRFLOW_HOME": str(airflow_home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "PYTHONPATH": f"{PROJECT_DIR / 'include'}{os.pathsep}{DAGS}",
+        **more,
     }
     run = subprocess.run([sys.executable, "-c", PROBE, str(DAGS)], env=env, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return parse(tmp_path_factory.mktemp("airflow"))
 
 
 def test_every_model_gets_its_workflows(parsed: dict[str, Any]) -> None:
@@ -98,3 +104,40 @@ def test_nothing_is_released_or_trained_before_it_is_judged(
 def test_dag_files_hold_no_logic_of_their_own() -> None:
     for path in DAGS.glob("*.py"):
         assert len(Path(path).read_text().splitlines()) < 120, path.name
+
+
+def test_a_person_is_asked_where_the_policy_says_so(tmp_path: Path) -> None:
+    source = (PROJECT_DIR / "include" / "fleet" / "iris.py").read_text()
+    assert "RolloutPolicy(" in source
+    (tmp_path / "iris.py").write_text(source.replace("RolloutPolicy(", 'RolloutPolicy(approval="before_shifting", '))
+    release = parse(tmp_path / "airflow", SLIPWAY_FLEET_DIR=str(tmp_path))["dags"]["iris_release"]["tasks"]
+    assert release["package"]["down"] == ["roll_out", "until_asked"]
+    assert release["until_asked"]["down"] == ["approve", "roll_out"]
+    assert release["approve"]["down"] == ["roll_out"]
+    assert release["roll_out"]["timeout"]
+
+
+def test_the_answer_of_a_person_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DAGS))
+    from dagparts import answer
+
+    class Task:
+        def __init__(self, approve: object, reached: object) -> None:
+            self._given = {("approve", "return_value"): approve, ("until_asked", "reached"): reached}
+
+        def xcom_pull(self, *, task_ids: str, key: str = "return_value") -> object:
+            return self._given[task_ids, key]
+
+    reached = {"rollout": "r-1", "asked": True}
+    person = {"chosen_options": ["Approve"], "responded_by_user": {"id": "7", "name": "Ada"}}
+    assert answer(Task(person, reached)) == {
+        "rollout_id": "r-1",
+        "approved": True,
+        "actor": "Ada",
+        "reason": "answered in Airflow",
+    }
+    late = answer(Task({"chosen_options": ["Reject"], "responded_by_user": None}, reached))
+    assert late is not None
+    assert (late["approved"], late["actor"], late["reason"]) == (False, "airflow", "nobody answered in time")
+    assert answer(Task(None, {"asked": False})) is None
+    assert answer(Task(None, None)) is None
