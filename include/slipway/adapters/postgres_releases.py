@@ -356,7 +356,12 @@ class PostgresReleaseStore:
         last = select(ledger.c.detail["weights"]).where(ledger.c.model == rollout.model, ledger.c.event == "traffic")
         before = connection.execute(last.order_by(ledger.c.seq.desc()).limit(1)).scalar() or {}
         if before != dict(weights):
-            self._write(connection, rollout, "traffic", now, {"weights": dict(weights), "phase": rollout.phase.value})
+            # Where the gateway's counters stood: what each side does with this traffic is counted from here.
+            counted = rollout.baseline.get("gateway", {})
+            slots = {"new": rollout.slot, "old": rollout.previous_slot}
+            counters = {slots[side]: counts for side, counts in counted.items()}
+            detail = {"weights": dict(weights), "phase": rollout.phase.value, "counters": counters}
+            self._write(connection, rollout, "traffic", now, detail)
 
     @staticmethod
     def _proof(connection: Connection, rollout: Rollout) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 A rollout is looked at several times a second, so a test with a fixed sample would fail an equal version sooner
 or later. These hold at all times at once: e-processes (Ville's inequality: one that is expected not to grow ever
 exceeds 1/alpha with a probability of at most alpha) and bounds whose error rates add up over the looks.
+
+NumPy and SciPy are imported where they are used: a rollback compares nothing and must not wait for them.
 """
 
 from __future__ import annotations
@@ -10,9 +12,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from math import exp, inf, log, sqrt
-
-import numpy as np
-from scipy.special import betainc, betaincinv, betaln
 
 __all__ = ["Gap", "ks_distance", "share_above", "share_upper_bound", "spend", "total_variation", "worsening"]
 
@@ -44,6 +43,8 @@ def share_above(hits: int, trials: int, limit: float) -> float:
     >>> share_above(40, 1000, 0.01) > 1000
     True
     """
+    from scipy.special import betainc, betaln
+
     if trials == 0 or limit >= 1:
         return 1.0
     if limit <= 0:
@@ -63,6 +64,8 @@ def share_upper_bound(hits: int, trials: int, confidence: float = 0.99) -> float
     >>> round(share_upper_bound(0, 921), 4)
     0.005
     """
+    from scipy.special import betaincinv
+
     return 1.0 if hits >= trials else float(betaincinv(hits + 1, trials - hits, confidence))
 
 
@@ -85,6 +88,8 @@ def total_variation(new: Sequence[Hashable], old: Sequence[Hashable], alpha: flo
 
 def ks_distance(new: Sequence[float], old: Sequence[float], alpha: float) -> Gap:
     """The largest difference of two samples' distribution functions, bounded for each by Massart 1990 (DKW)."""
+    import numpy as np
+
     first, second = np.sort(np.asarray(new, float)), np.sort(np.asarray(old, float))
     both = np.concatenate([first, second])
     cdfs = (np.searchsorted(side, both, side="right") / len(side) for side in (first, second))
@@ -98,6 +103,8 @@ def worsening(new: Sequence[float], old: Sequence[float] | None, alpha: float, s
     The mixture sequential probability ratio test with a normal mixture of variance scale^2 (Johari, Pekelis and
     Walsh 2015), turned into bounds. Variances are shrunk upwards, so that a few equal losses prove nothing.
     """
+    import numpy as np
+
     losses = [np.asarray(side, float) for side in (new, old) if side is not None]
     estimate = float(losses[0].mean() - (losses[1].mean() if old is not None else 0.0))
     noise = sum((float(side.var()) + scale**2 / len(side)) / len(side) for side in losses)

@@ -65,6 +65,8 @@ def replay(parts: Parts, rollout: Rollout) -> Check:
     done = _ask(parts, rollout, asked)
     checks = _judge(rollout, done)
     verdict, why = judge(checks)
+    if verdict is Verdict.PASS:
+        why = "; ".join(check.reason for check in checks)
     summary = {
         "model": rollout.model,
         "version": rollout.version,
