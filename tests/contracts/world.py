@@ -81,6 +81,7 @@ class World:
         traffic = self.parts.store.traffic_of(model)
         assert self.parts.store.active(model) is None
         assert self.gateway.weights(model) == traffic.weights
+        assert model not in self.gateway.observe().shadows, "traffic is still mirrored"
         running = {s.slot: s.version for s in self.runtime.list() if s.model == model and s.running}
         for slot in traffic.weights:
             assert running.get(slot) is not None, "a slot with traffic does not run"

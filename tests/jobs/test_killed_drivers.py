@@ -17,12 +17,25 @@ import pytest
 from contracts.services import Cluster
 from contracts.twins import fault_hook
 from contracts.world import QUICK, World, make_world
+from slipway.core.checks import Pair
 from slipway.core.rollout import Phase
+from slipway.jobs.parts import LoggedRequest
+from slipway.jobs.release import awaits_approval
 from slipway.spec import Step
 
 pytestmark = pytest.mark.services
 FORK = multiprocessing.get_context("fork")
 STEPS = QUICK.model_copy(update={"steps": (Step(weight=10), Step(weight=100)), "ready_timeout_seconds": 3})
+
+EVERYTHING = STEPS.model_copy(
+    update={
+        "replay_requests": 5,
+        "shadow_percent": 10,
+        "shadow_seconds": 1.0,
+        "approval": "before_promotion",
+        "deadline_seconds": 600.0,
+    }
+)
 
 
 def release(world: World) -> None:
@@ -63,6 +76,28 @@ def abort(world: World) -> None:
             world.clock.sleep(0.2)
 
 
+def release_with_everything(world: World) -> None:
+    """Replay, shadow and an approval on the way."""
+    world.answers.requests = [LoggedRequest("r", ({"a": 1.0},), ("setosa",), (None,), 1.0)] * 5
+    world.answers.mirrored = [Pair("setosa", "setosa")] * 200
+    if (last := world.parts.store.latest("iris")) is None or last.version != "3":
+        world.begin("3", EVERYTHING)
+    while rollout := world.parts.store.active("iris"):
+        if awaits_approval(rollout):
+            world.releases.approve("iris", actor="Ada", reason="fine")
+        world.releases.advance("iris")
+        world.clock.sleep(0.5)
+
+
+def supersede(world: World) -> None:
+    """Version 4 comes while version 3 has no traffic yet."""
+    last = world.parts.store.latest("iris")
+    if last is None or last.version not in ("3", "4"):
+        world.begin("3", STEPS)
+        world.until(Phase.VERIFYING)
+    world.release("4", STEPS)
+
+
 def split(world: World) -> None:
     world.releases.set_split("iris", {"champion": 60, "challenger": 40}, actor="ops", reason="killed")
 
@@ -75,6 +110,8 @@ SCENARIOS: dict[str, tuple[Callable[[World], None], set[tuple[str, int]]]] = {
     "warm rollback": (warm_rollback, {("1", 1)}),
     "cold rollback": (cold_rollback, {("0", 1)}),
     "abort": (abort, {("2", 0)}),
+    "release with everything": (release_with_everything, {("3", 1)}),
+    "supersede": (supersede, {("4", 1)}),
     "split": (split, {("2", 0)}),
 }
 

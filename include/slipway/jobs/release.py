@@ -79,8 +79,8 @@ def begin(
 ) -> Rollout:
     """Start a rollout, or return the one that is already about this version.
 
-    A release that runs and has no traffic yet is superseded: it is aborted, and this one begins. One that has
-    traffic is never cut short by another.
+    A release that runs and has no traffic yet is superseded: it is aborted, and this one begins. One that is being
+    rolled back is waited for. One that has traffic is never cut short by another.
 
     Raises:
         ConflictError: a rollout of another version has traffic, or a lasting A/B split uses both slots (a rollback
@@ -93,19 +93,20 @@ def begin(
                 return _begin(parts, package, policy, actor=actor, reason=reason, kind=kind, dag_run=dag_run)
             if active.version == package.version:
                 return active
-            if not _may_be_superseded(active):
+            if _may_be_superseded(active):
+                why = f"superseded by version {package.version}"
+                parts.store.command(active, "abort", actor=actor, reason=why, now=parts.clock.now())
+            elif active.phase is not Phase.ROLLING_BACK:
                 raise ConflictError(
                     f"a rollout of {active.model} version {active.version} is {active.phase}; "
                     f"wait for it, or `slipway abort {active.model}`"
                 )
-            why = f"superseded by version {package.version}"
-            parts.store.command(active, "abort", actor=actor, reason=why, now=parts.clock.now())
         for _ in drive(parts, active, poll_seconds=0.05):
             pass  # what it says is its own driver's business
 
 
 def _may_be_superseded(active: Rollout) -> bool:
-    """It is a release, and no request of a client has met its version yet."""
+    """It is a release, and no client has got an answer of its version yet."""
     return active.kind == "release" and active.phase in (*PREPARING, Phase.SHADOWING)
 
 
