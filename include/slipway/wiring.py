@@ -558,6 +558,11 @@ class Wiring:
         """One model's traffic and its running rollout."""
         info = next(entry for entry in self.models_info()["models"] if entry["model"] == self.spec(model).name)
         sides = {role: _plain(side) for role, side in self.releases.sides(model).items()}
+        # Not in `models_info`, which anybody may read: their evidence names places of this machine.
+        running = self.releases.parts.store.active(model)
+        if info["rollout"] and running:
+            checks = [check.as_dict() for check in running.checks]
+            info = {**info, "rollout": {**info["rollout"], "checks": checks, "replay": running.evidence.get("replay")}}
         return {**info, "split": self.traffic_config()["models"].get(model), "sides": sides}
 
     def ledger(self, model: str | None, limit: int) -> list[dict[str, Any]]:
@@ -738,7 +743,6 @@ def _rollout_facts(rollout: Any) -> dict[str, Any]:
         "reason": rollout.reason,
         "failure": rollout.failure,
         "awaits_approval": rollout.asked and not rollout.approved and not rollout.ended,
-        "checks": [check.as_dict() for check in rollout.checks],
         "started_at": rollout.started_at.isoformat(),
     }
 

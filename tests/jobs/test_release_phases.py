@@ -85,7 +85,7 @@ def test_a_log_that_cannot_be_replayed_is_no_success(world: World) -> None:
     world.release("1")
     world.answers.broken = True
     ended = world.release("2", REPLAY)
-    assert (ended.phase, ended.failure) == (Phase.ROLLED_BACK, "replay: OSError: the lake is away")
+    assert (ended.phase, ended.failure) == (Phase.ROLLED_BACK, "replay: it could not be made (OSError)")
 
 
 # --- shadow -----------------------------------------------------------------------------------------------

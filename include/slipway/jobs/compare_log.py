@@ -6,6 +6,7 @@ seconds, and the last look's checks stand in between.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["log_checks"]
 
+log = logging.getLogger("slipway")
 _LOOK_SECONDS = 4.0
 
 
@@ -36,7 +38,8 @@ def log_checks(parts: Parts, rollout: Rollout) -> tuple[tuple[Check, ...], Rollo
     try:
         found: Sequence[Check] = _look(parts, rollout, now, look)
     except Exception as error:  # whatever reading the lake raises: nobody could look, which must never promote
-        found = [Check("log", Verdict.ERROR, f"the prediction log cannot be read: {type(error).__name__}: {error}")]
+        log.warning("the prediction log of %s cannot be read: %s", rollout.model, error)
+        found = [Check("log", Verdict.ERROR, f"the prediction log cannot be read ({type(error).__name__})")]
     if rollout.policy.min_requests == 0:  # evidence is not needed
         found = [check for check in found if check.verdict is not Verdict.INCONCLUSIVE]
     remembered: dict[str, Any] = {"at": now.isoformat(), "checks": [check.as_dict() for check in found]}

@@ -7,6 +7,7 @@ be killed anywhere and called again by anybody.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "advance", "awaits_approval", "begin", "drive", "sync_alias"]
 
+log = logging.getLogger("slipway")
 CHAMPION = "champion"
 _GRACE_SECONDS = 120.0
 
@@ -243,7 +245,8 @@ def _replay(parts: Parts, rollout: Rollout) -> Rollout:
     try:
         found = replay(parts, rollout)
     except Exception as error:  # whatever reading the lake raises: nobody could look, which must never promote
-        found = Check("replay", Verdict.ERROR, f"{type(error).__name__}: {error}")
+        log.warning("the replay for %s version %s: %s", rollout.model, rollout.version, error)
+        found = Check("replay", Verdict.ERROR, f"it could not be made ({type(error).__name__})")
     fault_point("replayed")
     done = replace(rollout, evidence={**rollout.evidence, "replay": found.as_dict()}, checks=(found,))
     parts.store.save(done)
