@@ -160,16 +160,26 @@ def traffic(model: str, split: int | None, reason: str) -> None:
 @click.command()
 @click.option("--model", help="only this model")
 @click.option("--at", metavar="TIME", help="what was live at this time (ISO 8601)")
+@click.option("--request", "request_id", metavar="ID", help="what stands behind an answer, by its x-request-id")
 @click.option("--decisions", is_flag=True, help="gate, drift, retrain and data decisions instead")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--json", "as_json", is_flag=True, help="whole rows as JSON lines")
-def ledger(model: str | None, at: str | None, decisions: bool, limit: int, as_json: bool) -> None:
-    """What went live, when and why; with --at what served a model at a time."""
-    if at is not None:
-        if model is None:
-            raise click.UsageError("--at needs --model")
-        rows, columns = [_slipway().live_at(model, at)], ["model", "version", "slot", "since", "actor", "reason"]
-    elif decisions:
+def ledger(
+    model: str | None, at: str | None, request_id: str | None, decisions: bool, limit: int, as_json: bool
+) -> None:
+    """What went live, when and why; what served a model at a time; what stands behind a request.
+
+    --request answers with the model version, data hash, bento, DAG run, gate evidence and person behind it.
+    """
+    if request_id is not None and (at is not None or decisions):
+        raise click.UsageError("--request goes alone")
+    if at is not None and model is None:
+        raise click.UsageError("--at needs --model")
+    if at is not None or request_id is not None:
+        answer = _slipway().behind_request(request_id) if request_id else _slipway().served_at(str(model), str(at))
+        click.echo(json.dumps(answer) if as_json else "\n".join(_lines(answer)))
+        return
+    if decisions:
         rows, columns = _slipway().decisions(model, limit), ["at", "model", "kind", "verdict", "reasons"]
     else:
         rows = _slipway().ledger(model, limit)
@@ -179,6 +189,23 @@ def ledger(model: str | None, at: str | None, decisions: bool, limit: int, as_js
             click.echo(json.dumps(row, default=str))
     else:
         _table(rows, columns)
+
+
+def _lines(value: Any, indent: str = "") -> list[str]:
+    """Nested facts as indented lines; empty ones are a dash."""
+    if isinstance(value, dict) and value:
+        lines = []
+        for name, item in value.items():
+            inner = _lines(item, f"{indent}  ")
+            lines += [f"{indent}{name}: {inner[0].strip()}"] if len(inner) == 1 else [f"{indent}{name}:", *inner]
+        return lines
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return [line for item in value for line in _bullet(_lines(item, f"{indent}  "), indent)]
+    return [f"{indent}{'-' if value in (None, '', [], {}) else value}"]
+
+
+def _bullet(lines: list[str], indent: str) -> list[str]:
+    return [f"{indent}- {lines[0].strip()}", *lines[1:]]
 
 
 def _shifts(pairs: tuple[str, ...]) -> dict[str, float]:

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 
 from slipway.core.rollout import Phase
 from slipway.errors import SlipwayError
+from slipway.jobs.reconcile import Finding
 from slipway.spec import fleet_names
 from slipway.stack.prometheus import write_targets
 from slipway.wiring import Wiring, wiring
@@ -28,6 +29,7 @@ __all__ = ["Keeper", "Metrics", "main"]
 log = logging.getLogger("slipway.keeper")
 
 _METRICS_SECONDS = 2.0
+_REGISTRY_SECONDS = 10.0
 _LONGEST_PAUSE_SECONDS = 5.0
 
 
@@ -48,16 +50,20 @@ class Metrics:
         self.shipped = Counter(
             "prediction_log_shipped_rows", "Rows brought into the lake since this start.", ["model"], registry=registry
         )
+        self.differences = Gauge(
+            "keeper_differences", "Differences from the tables that could not be repaired.", ["part"], registry=registry
+        )
         self.failures = Counter("keeper_failures", "Rounds that failed, by part.", ["part"], registry=registry)
 
 
 class Keeper:
-    """Two loops, one for the log and one for releases, so that neither can hold the other up."""
+    """A loop each for the log, releases, the registry and metrics, so that none can hold another up."""
 
     def __init__(self, slipway: Wiring, metrics: Metrics) -> None:
         self._slipway, self._metrics = slipway, metrics
         self._stop = threading.Event()
         self._said: dict[str, str] = {}
+        self._lasting: dict[str, set[str]] = {}
         self._known: frozenset[str] = frozenset()
         self._taken: set[str] = set()
 
@@ -66,7 +72,12 @@ class Keeper:
 
     def run(self) -> None:
         """Work until `stop()`; then ship once more, so that a planned stop leaves nothing behind."""
-        rounds: dict[str, Callable[[], None]] = {"log": self.ship, "releases": self.tend, "metrics": self.export}
+        rounds: dict[str, Callable[[], None]] = {
+            "log": self.ship,
+            "releases": self.tend,
+            "registry": self.align,
+            "metrics": self.export,
+        }
         threads = [threading.Thread(target=self._loop, args=item, name=item[0]) for item in rounds.items()]
         for thread in threads:
             thread.start()
@@ -74,7 +85,8 @@ class Keeper:
             thread.join()
 
     def _loop(self, part: str, work: Callable[[], None]) -> None:
-        interval = _METRICS_SECONDS if part == "metrics" else self._slipway.settings.keeper_interval_seconds
+        usual = self._slipway.settings.keeper_interval_seconds
+        interval = {"metrics": _METRICS_SECONDS, "registry": max(usual, _REGISTRY_SECONDS)}.get(part, usual)
         pause = interval
         while not self._stop.is_set():
             try:
@@ -85,7 +97,7 @@ class Keeper:
                 # Whatever it is, the daemon must survive it; the metric and the log tell, and an alert can fire.
                 self._metrics.failures.labels(part).inc()
                 self._complain(part, error)
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+                pause = max(interval, min(pause * 2, _LONGEST_PAUSE_SECONDS))
             self._stop.wait(pause)
 
     def _complain(self, part: str, error: Exception) -> None:
@@ -119,17 +131,26 @@ class Keeper:
         if names != self._known:
             releases.know(names)
             self._known = names
-        for finding in [
-            *releases.take_over(self._slipway.settings.driver_silence_seconds, self._taken),
-            *releases.reconcile(),
-        ]:
-            level = logging.INFO if finding.repaired else logging.WARNING
+        taken = releases.take_over(self._slipway.settings.driver_silence_seconds, self._taken)
+        self._report("releases", [*taken, *releases.reconcile(registry=False)])
+
+    def align(self) -> None:
+        """Move aliases after the live versions; apart from `tend`, since MLflow may hang and traffic must not."""
+        self._report("registry", self._slipway.releases.reconcile_registry())
+
+    def _report(self, part: str, findings: Sequence[Finding]) -> None:
+        """One line per difference, not one a second; one that comes back after it was gone is news again."""
+        lasting = set()
+        for finding in findings:
             text = f"{finding.kind} {finding.model}: {finding.detail}"
-            if self._said.get(text) is None:
-                self._said[text] = text if not finding.repaired else ""
-                log.log(level, "%s (%s)", text, "repaired" if finding.repaired else "not repaired")
-                if finding.repaired:
-                    del self._said[text]
+            if finding.repaired:
+                log.info("%s (repaired)", text)
+                continue
+            lasting.add(text)
+            if text not in self._lasting.get(part, ()):
+                log.warning("%s (not repaired)", text)
+        self._lasting[part] = lasting
+        self._metrics.differences.labels(part).set(len(lasting))
 
     def export(self) -> None:
         """Refresh the metrics that come from the database, and the list of bentos that Prometheus scrapes."""

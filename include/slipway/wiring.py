@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from slipway.jobs.release import Progress
     from slipway.jobs.releases import Releases
     from slipway.jobs.simulate import Simulation
-    from slipway.ports import LedgerEntry, Packager, SlotRuntime
+    from slipway.ports import Packager, SlotRuntime
 
 __all__ = ["Wiring", "wiring"]
 
@@ -569,12 +569,19 @@ class Wiring:
         """The newest ledger rows first."""
         return [_facts(entry) for entry in self.releases.history(model, limit)]
 
-    def live_at(self, model: str, at: str) -> dict[str, Any]:
-        """What served a model at a time."""
-        entry: LedgerEntry | None = self.releases.live_at(model, _time(at))
-        if entry is None:
-            raise NotFoundError(f"no version of {model} was live at {at}")
-        return {**_facts(entry), "since": entry.at.isoformat()}
+    def served_at(self, model: str, at: str) -> dict[str, Any]:
+        """What served a model at a time; see `jobs.provenance`."""
+        from slipway.jobs.provenance import served_at
+
+        return _facts(served_at(self.releases.parts.ledger, model, _time(at)))
+
+    def behind_request(self, request_id: str) -> dict[str, Any]:
+        """What stands behind an answered request; see `jobs.provenance`."""
+        from slipway.adapters.log_search import LogSearch
+        from slipway.jobs.provenance import behind_request
+
+        search = LogSearch(self.settings.lake, self.spool)
+        return _facts(behind_request(request_id, search, self.releases.parts.ledger, self.store))
 
     def decisions(self, model: str | None, limit: int) -> list[dict[str, Any]]:
         """Gate, drift, retrain and data decisions, the newest first."""

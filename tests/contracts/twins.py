@@ -204,7 +204,10 @@ class TwinRegistry:
         raise NotImplementedError
 
     def by_alias(self, model: str, alias: str) -> ModelVersion | None:
-        return None
+        if self.down:
+            raise RegistryError("MLflow does not answer")
+        version = self.aliases.get((model, alias))
+        return None if version is None else ModelVersion(model, version, f"run-{version}", datetime.now(UTC))
 
     def tag(self, model: str, version: str, tags: Mapping[str, str]) -> None:
         raise NotImplementedError

@@ -73,6 +73,17 @@ class PostgresLedger:
         query = select(ledger).where(ledger.c.model == model, ledger.c.event == LIVE, ledger.c.at <= at)
         return next(iter(self._entries(query.order_by(ledger.c.seq.desc()).limit(1))), None)
 
+    def until(self, model: str, at: datetime) -> list[LedgerEntry]:
+        """Every row of the model up to that time, oldest first."""
+        query = select(ledger).where(ledger.c.model == model, ledger.c.at <= at)
+        return self._entries(query.order_by(ledger.c.seq))
+
+    def missing_rows(self) -> int:
+        """How many numbers between the first row and the last have no row; 0 in a ledger that is whole."""
+        with self._database.begin() as connection:
+            rows, last = connection.execute(select(func.count(), func.coalesce(func.max(ledger.c.seq), 0))).one()
+        return int(last - rows)
+
     def weights_at(self, model: str, at: datetime) -> dict[str, int]:
         """The weights by slot that were in force at that time."""
         query = select(ledger).where(ledger.c.model == model, ledger.c.event == "traffic", ledger.c.at <= at)

@@ -46,7 +46,8 @@ class HttpSlotProbe:
         except httpx.HTTPError as error:
             return Readiness(False, f"the slot does not answer ({type(error).__name__})")
         if answer.status_code == httpx.codes.OK:
-            return Readiness(True, "ready")
+            told = answer.headers.get("x-model-version")
+            return Readiness(True, "ready", {} if told is None else {"version": told})
         return Readiness(False, _detail(answer))
 
     def metrics(self, port: int) -> SlotMetrics:

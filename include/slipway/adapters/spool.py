@@ -156,6 +156,20 @@ class Spool:
             rows[model] = rows.get(model, 0) + progress.rows
         return rows
 
+    def records(self, kind: SpoolKind) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
+        """Model, header and decoded record of everything that waits, segments that are still written to included."""
+        import msgspec
+
+        for state in ("open", "seg"):
+            for path in self._files(state, kind):
+                header: Mapping[str, Any] | None = None
+                with contextlib.suppress(FileNotFoundError):  # it was sealed or shipped just now
+                    for _, payload in _frames(path):
+                        if header is None:
+                            header = json.loads(payload)
+                        else:
+                            yield path.parent.name, header, msgspec.msgpack.decode(payload)
+
     def waiting_since(self, model: str | None = None) -> datetime | None:
         """When the oldest segment of predictions that is not in the lake yet was begun; None if there is none.
 

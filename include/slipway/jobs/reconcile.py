@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from slipway.core.faults import fault_point
 from slipway.core.fleet import SlotRecord, Traffic, routes, slot_is_wanted
+from slipway.core.rollout import Phase
 from slipway.core.routes import GatewayState, Route, differences
-from slipway.errors import ConflictError, SlipwayError
-from slipway.jobs.release import advance, awaits_approval, sync_alias
+from slipway.errors import ConflictError, NotFoundError, SlipwayError
+from slipway.jobs.release import CHAMPION, advance, awaits_approval
 from slipway.jobs.traffic import apply_fleet, model_lock
 from slipway.ports import Slot
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from slipway.core.rollout import Rollout
     from slipway.jobs.parts import Parts
 
-__all__ = ["Finding", "reconcile", "take_over"]
+__all__ = ["Finding", "reconcile", "reconcile_registry", "take_over"]
 
 _LOCK_SECONDS = 0.2
 _MOMENT_SECONDS = 1.0
@@ -40,8 +41,11 @@ class Finding:
     repaired: bool
 
 
-def reconcile(parts: Parts) -> list[Finding]:
+def reconcile(parts: Parts, *, registry: bool = True) -> list[Finding]:
     """Repair every difference that can be repaired, and return all that were found.
+
+    Args:
+        registry: ask MLflow as well; it may take long to answer, and traffic must not wait for it.
 
     Raises:
         StoreError: Postgres does not answer, so nobody knows what is wanted.
@@ -58,9 +62,13 @@ def reconcile(parts: Parts) -> list[Finding]:
         findings += _orphans(parts, slots, present)
     findings += _gateway(parts)
     for row in traffic:
-        findings += _registry(parts, row)
         findings += _ledger(parts, row)
-    return findings
+    return [*findings, *reconcile_registry(parts)] if registry else findings
+
+
+def reconcile_registry(parts: Parts) -> list[Finding]:
+    """Move the champion alias of every model after its live version, whatever the registry says now."""
+    return [finding for row in parts.store.traffic() for finding in _registry(parts, row)]
 
 
 def take_over(parts: Parts, silence_seconds: float, taken: set[str] | None = None) -> list[Finding]:
@@ -218,10 +226,39 @@ def _weight_findings(fleet: Sequence[Route], before: GatewayState, after: Gatewa
 
 
 def _registry(parts: Parts, traffic: Traffic) -> list[Finding]:
-    if traffic.live_version is None or traffic.alias_version == traffic.live_version or parts.registry is None:
+    """The alias follows the live version, except between a driver's two steps of promoting."""
+    if traffic.live_version is None or parts.registry is None:
         return []
-    detail = f"the champion alias should name version {traffic.live_version}"
-    return [Finding("alias", traffic.model, detail, repaired=sync_alias(parts, traffic.model))]
+    model = traffic.model
+    try:
+        if _named(parts, model) == traffic.live_version == traffic.alias_version:
+            return []
+        with parts.store.lock(model_lock(model), _LOCK_SECONDS):
+            active, traffic = parts.store.active(model), parts.store.traffic_of(model)
+            if active is not None and active.phase is Phase.PROMOTING:
+                return []
+            named, live = _named(parts, model), str(traffic.live_version)
+            if named == live:
+                parts.store.alias_moved(model, live)
+                return []
+            detail = f"the champion alias should name version {live} and named {named or 'none'}"
+            parts.registry.set_alias(model, CHAMPION, live)
+            fault_point("realiased")
+            parts.store.alias_moved(model, live)
+    except ConflictError:
+        return []  # being worked on: looked at again next time
+    except SlipwayError as error:
+        return [Finding("alias", model, f"the champion alias: {error}", repaired=False)]
+    return [Finding("alias", model, detail, repaired=True)]
+
+
+def _named(parts: Parts, model: str) -> str | None:
+    """The version that the registry calls champion."""
+    try:
+        found = parts.registry.by_alias(model, CHAMPION) if parts.registry else None
+    except NotFoundError:
+        return None
+    return found.version if found else None
 
 
 def _ledger(parts: Parts, traffic: Traffic) -> list[Finding]:

@@ -12,6 +12,7 @@ from slipway.jobs import reconcile as _reconcile
 from slipway.jobs import release as _release
 from slipway.jobs import rollback as _rollback
 from slipway.jobs import sides as _sides
+from slipway.jobs import survey as _survey
 from slipway.jobs import traffic as _traffic
 from slipway.jobs.parts import Parts
 
@@ -110,9 +111,17 @@ class Releases:
 
     # --- keeping it true ----------------------------------------------------------------------------------
 
-    def reconcile(self) -> list[Finding]:
-        """Compare gateway, slots, alias and ledger with the tables; repair or report."""
-        return _reconcile.reconcile(self.parts)
+    def reconcile(self, *, registry: bool = True) -> list[Finding]:
+        """Compare gateway, slots, ledger and, with `registry`, the alias with the tables; repair or report."""
+        return _reconcile.reconcile(self.parts, registry=registry)
+
+    def reconcile_registry(self) -> list[Finding]:
+        """Move the registry's champion aliases after the live versions."""
+        return _reconcile.reconcile_registry(self.parts)
+
+    def survey(self, *, registry: bool = True) -> list[Finding]:
+        """The same comparison, which changes nothing; see `jobs.survey`."""
+        return _survey.survey(self.parts, registry=registry)
 
     def take_over(self, silence_seconds: float, taken: set[str] | None = None) -> list[Finding]:
         """Advance rollouts whose driver has gone silent; see `jobs.reconcile`."""

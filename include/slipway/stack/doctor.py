@@ -13,7 +13,7 @@ from typing import Literal
 
 from slipway.errors import SlipwayError
 from slipway.settings import Settings, env_file_path
-from slipway.stack.processes import find_stack_processes, listener, port_is_free
+from slipway.stack.processes import ancestors, find_stack_processes, listener, port_is_free
 from slipway.stack.programs import programs
 from slipway.stack.secrets import missing_secrets
 from slipway.stack.status import stack_parts
@@ -168,12 +168,42 @@ def _running(settings: Settings) -> Iterator[Finding]:
     if _supervisor_runs(settings):
         for part in stack_parts(settings):
             yield Finding("ok" if part.ok else "problem", part.name, _part_text(part.name, part.state, part.ok))
+        yield from _orphans(settings)
+        yield from _truth(settings)
         return
     yield Finding("note", "stack", "not running; start it with `slipway up`")
     if left := find_stack_processes(settings.home, recorded_session(settings)):
         yield Finding("problem", "stack", f"{len(left)} processes are left of a former run; run `slipway down`")
     else:
         yield from _ports(settings)
+
+
+def _orphans(settings: Settings) -> Iterator[Finding]:
+    """Servers of bentos that Supervisor does not know: they hold a port, or answer for a version that is gone."""
+    supervisor = Supervisor(settings).session()
+    left = [
+        process
+        for process in find_stack_processes(settings.home, recorded_session(settings))
+        if "bentoml" in process.command and "serve" in process.command and supervisor not in ancestors(process.pid)
+    ]
+    for process in left:
+        yield Finding("problem", f"process {process.pid}", f"an orphan: {process.command[:80]}; end it with `kill`")
+
+
+def _truth(settings: Settings) -> Iterator[Finding]:
+    """Whether gateway, slots, alias, rollouts and ledger agree with the tables."""
+    from slipway.wiring import Wiring
+
+    try:
+        found = Wiring(settings).releases.survey()
+    except SlipwayError as error:
+        yield Finding("problem", "releases", str(error))
+        return
+    for one in found:
+        subject = " ".join(part for part in (one.kind, one.model) if part)
+        yield Finding("problem", subject, f"{one.detail}; the keeper repairs what it can: `slipway logs keeper`")
+    if not found:
+        yield Finding("ok", "releases", "gateway, slots, alias, rollouts and ledger agree")
 
 
 def _part_text(name: str, state: str, ok: bool) -> str:
