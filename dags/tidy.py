@@ -1,14 +1,17 @@
-"""Check that every answered request is in the log, and make few files out of the many that shipping writes.
+"""Check that every answered request is in the log, make few files of the many that shipping writes, and clear away.
 
 **When** nightly, before the models' drift runs, or by hand. **What** `reconcile` compares the bentos' own account of
 what they answered with the rows in the lake, hour by hour over the last dates, and keeps the coverage in the lake;
 `compact` turns the files of each hour that is over into one and those of each date that is over into one. Readers and
-the keeper go on meanwhile, and a run that is killed is finished by the next.
+the keeper go on meanwhile, and a run that is killed is finished by the next. `housekeep` removes bentos, MLflow
+versions and runs, data sets, reports and logs that nothing reaches: never what is live, in a slot, in a rollout or
+aliased, never the last versions that a rollback can reach (three at least), never what a recent decision refers to.
+`slipway tidy --dry-run` lists what would go, and why the rest stays.
 
 **If `reconcile` is red** some hours have fewer logged rows than answered ones. They are quarantined: nothing is
 trained on them. The task's log names them, with what the bentos knew to be lost. `slipway log status` shows the
 present, `*.damaged` files in the spool are segments that the disk lost a part of. **If `compact` is red** the folders
-that it names are read as they were.
+that it names are read as they were. **If `housekeep` is red** what could not be looked at was left as it is.
 """
 
 from __future__ import annotations
@@ -51,8 +54,18 @@ def tidy() -> None:
         fail_if(bool(done["problems"]), "; ".join(done["problems"]))
         return done
 
-    reconcile()
+    # After `reconcile`, which settles the accounts that are cleared away.
+    @task(execution_timeout=timedelta(hours=1), trigger_rule="all_done")
+    def housekeep() -> dict[str, Any]:
+        from dagparts import fail_if
+        from slipway.wiring import wiring
+
+        done = wiring().housekeep()
+        fail_if(bool(done["problems"]), "; ".join(done["problems"]))
+        return done
+
     compact()
+    reconcile() >> housekeep()
 
 
 tidy()

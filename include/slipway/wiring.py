@@ -510,6 +510,30 @@ class Wiring:
         with self.database.lock("log_compaction"):
             return _facts(tidy(self.log_folders, now=_now, sleep=time.sleep))
 
+    def housekeep(self, *, dry_run: bool = False) -> dict[str, Any]:
+        """Clear away what nothing reaches any more, or only list it; see `jobs.housekeep`."""
+        from slipway.adapters.mlflow_shelf import MlflowShelf
+        from slipway.adapters.shelves import BentoStore, LakeStore, SlotLogs
+        from slipway.jobs.housekeep import Shelves, housekeep
+
+        settings = self.settings
+        shelves = Shelves(
+            bentos=BentoStore(settings.bentoml_home),
+            runs=MlflowShelf(self.mlflow, settings.mlflow_uri, settings.database_uri("mlflow")),
+            lake=LakeStore(settings.lake),
+            logs=SlotLogs(settings.log_dir),
+            decisions=self.decision_log,
+        )
+        done = housekeep(
+            self.releases.parts,
+            shelves,
+            {name: spec.rollout.keep_versions for name, spec in self.fleet.items()},
+            grace=timedelta(hours=settings.tidy_grace_hours),
+            keep_for=timedelta(days=settings.tidy_keep_days),
+            dry_run=dry_run,
+        )
+        return {**_facts(done), "bytes": done.bytes}
+
     def log_status(self) -> list[dict[str, Any]]:
         """What is in the log of every model and what is on its way there."""
         from slipway.jobs.log_status import log_status
@@ -687,7 +711,12 @@ class Wiring:
 @lru_cache(maxsize=1)
 def wiring() -> Wiring:
     """The wiring of this process, from its settings."""
-    return Wiring(load_settings())
+    settings = load_settings()
+    if settings.fault_hook is not None:
+        from slipway.core.faults import install_file
+
+        install_file(settings.fault_hook)
+    return Wiring(settings)
 
 
 class _Reporter:

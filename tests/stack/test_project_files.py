@@ -8,7 +8,7 @@ import pytest
 
 from slipway.settings import PROJECT_DIR, Settings
 
-INTERNAL = {"project_dir", "fleet_dir", "serving_python"}
+INTERNAL = {"project_dir", "fleet_dir", "serving_python", "fault_hook"}
 
 
 def test_the_example_names_every_setting_with_its_default() -> None:

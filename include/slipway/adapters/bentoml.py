@@ -69,6 +69,7 @@ class BentoPackager:
             known = self._intact(registered)
             if known is not None:
                 _log.info("bento %s is built already", bento_tag(model, version))
+                self._record(model, version).touch()  # asked for just now: housekeeping leaves it alone for a while
                 return self._package(registered, known)
             shutil.rmtree(self._path(model, version), ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix="slipway-bento-") as folder:

@@ -8,6 +8,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,22 @@ class FileStore:
         """Delete a file; deleting twice is fine."""
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._full(path))
+
+    def delete_folder(self, folder: str) -> None:
+        """Delete a folder that is empty; object stores have none."""
+        if self._local:
+            with contextlib.suppress(OSError):
+                Path(self._full(folder)).rmdir()
+
+    def facts(self, path: str) -> tuple[int, datetime]:
+        """Size in bytes and time of the last change (UTC); nothing at all for a file that is gone."""
+        try:
+            full = self._full(path)
+            changed = self._fs.modified(full)
+            changed = changed if changed.tzinfo else changed.replace(tzinfo=UTC)
+            return int(self._fs.size(full) or 0), changed
+        except FileNotFoundError:
+            return 0, datetime.fromtimestamp(0, UTC)
 
     def sweep_strays(self, folder: str) -> None:
         """Delete what killed processes left half written in a local folder."""

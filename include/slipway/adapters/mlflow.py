@@ -49,7 +49,7 @@ class MlflowTracker:
 
     def versions(self, model: str) -> Sequence[ModelVersion]:
         """Every registered version, oldest first; none when the model was never registered."""
-        answer = self._call("GET", "registered-models/get", {"name": model}, missing_is_none=True)
+        answer = self.call("GET", "registered-models/get", {"name": model}, missing_is_none=True)
         if answer is None:
             return []
         aliases = answer["registered_model"].get("aliases", ())  # a search does not name them
@@ -60,38 +60,36 @@ class MlflowTracker:
         return sorted(found, key=lambda version: int(version.version))
 
     def version(self, model: str, version: str) -> ModelVersion:
-        answer = self._call("GET", "model-versions/get", {"name": model, "version": version}, missing_is_none=True)
+        answer = self.call("GET", "model-versions/get", {"name": model, "version": version}, missing_is_none=True)
         if answer is None:
             known = ", ".join(one.version for one in self.versions(model)) or "none"
             raise NotFoundError(f"{model} has no version {version!r}; registered versions: {known}")
         return _version(answer["model_version"])
 
     def by_alias(self, model: str, alias: str) -> ModelVersion | None:
-        answer = self._call("GET", "registered-models/alias", {"name": model, "alias": alias}, missing_is_none=True)
+        answer = self.call("GET", "registered-models/alias", {"name": model, "alias": alias}, missing_is_none=True)
         return None if answer is None else _version(answer["model_version"])
 
     def set_alias(self, model: str, alias: str, version: str) -> None:
-        self._call("POST", "registered-models/alias", {"name": model, "alias": alias, "version": version})
+        self.call("POST", "registered-models/alias", {"name": model, "alias": alias, "version": version})
 
     def tag(self, model: str, version: str, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
-            self._call(
-                "POST", "model-versions/set-tag", {"name": model, "version": version, "key": key, "value": value}
-            )
+            self.call("POST", "model-versions/set-tag", {"name": model, "version": version, "key": key, "value": value})
 
     def register(self, model: str, run_id: str, tags: Mapping[str, str], description: str) -> ModelVersion:
         """The version of this run's `model` folder; an existing one is returned as it is."""
         existing = self._search_versions(f"run_id = '{run_id}'")
         if existing:
             return existing[0]
-        if self._call("GET", "registered-models/get", {"name": model}, missing_is_none=True) is None:
-            self._call("POST", "registered-models/create", {"name": model, "description": description})
+        if self.call("GET", "registered-models/get", {"name": model}, missing_is_none=True) is None:
+            self.call("POST", "registered-models/create", {"name": model, "description": description})
         body = {"name": model, "source": f"{self._artifact_uri(run_id)}/model", "run_id": run_id, "tags": _pairs(tags)}
         answer = self._answer("POST", "model-versions/create", body)
         return _version(answer["model_version"])
 
     def _search_versions(self, condition: str) -> list[ModelVersion]:
-        return [_version(one) for one in self._pages("GET", "model-versions/search", {"filter": condition})]
+        return [_version(one) for one in self.pages("GET", "model-versions/search", {"filter": condition})]
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
@@ -99,7 +97,7 @@ class MlflowTracker:
         """Runs that carry all of `tags`, oldest first."""
         condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         body = {"experiment_ids": [self._experiment(model)], "filter": condition, "order_by": ["start_time ASC"]}
-        return [_run(one) for one in self._pages("POST", "runs/search", body)]
+        return [_run(one) for one in self.pages("POST", "runs/search", body)]
 
     def run(self, run_id: str) -> Run:
         return _run(self._get_run(run_id))
@@ -134,7 +132,7 @@ class MlflowTracker:
             ],
             "tags": _pairs(tags or {}),
         }
-        self._call("POST", "runs/log-batch", body)
+        self.call("POST", "runs/log-batch", body)
 
     def log_dataset(self, run_id: str, spec: ModelSpec, snapshot: Snapshot) -> None:
         """The snapshot as the run's input, with the model's signature as its schema."""
@@ -148,11 +146,11 @@ class MlflowTracker:
             "profile": json.dumps({"num_rows": snapshot.rows, "sha256": snapshot.sha256}),
         }
         tags = [{"key": "mlflow.data.context", "value": "training"}]
-        self._call("POST", "runs/log-inputs", {"run_id": run_id, "datasets": [{"tags": tags, "dataset": dataset}]})
+        self.call("POST", "runs/log-inputs", {"run_id": run_id, "datasets": [{"tags": tags, "dataset": dataset}]})
         self.log(run_id, tags={"slipway.signature": json.dumps(signature(spec))[:_TAG_CHARACTERS]})
 
     def finish(self, run_id: str) -> None:
-        self._call("POST", "runs/update", {"run_id": run_id, "status": "FINISHED", "end_time": _now_ms()})
+        self.call("POST", "runs/update", {"run_id": run_id, "status": "FINISHED", "end_time": _now_ms()})
 
     # -- artefacts -----------------------------------------------------------------------------------------------------
 
@@ -209,7 +207,7 @@ class MlflowTracker:
 
     def _experiment(self, model: str) -> str:
         asked = {"experiment_name": model}
-        answer = self._call("GET", "experiments/get-by-name", asked, missing_is_none=True)
+        answer = self.call("GET", "experiments/get-by-name", asked, missing_is_none=True)
         if answer is None:
             try:
                 return str(self._answer("POST", "experiments/create", {"name": model})["experiment_id"])
@@ -218,13 +216,14 @@ class MlflowTracker:
         return str(answer["experiment"]["experiment_id"])
 
     def _get_run(self, run_id: str) -> dict[str, Any]:
-        answer = self._call("GET", "runs/get", {"run_id": run_id}, missing_is_none=True)
+        answer = self.call("GET", "runs/get", {"run_id": run_id}, missing_is_none=True)
         if answer is None:
             raise NotFoundError(f"MLflow has no run {run_id}")
         found: dict[str, Any] = answer["run"]
         return found
 
-    def _pages(self, method: str, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def pages(self, method: str, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Every entry of a search, however many answers it takes."""
         token = ""
         while True:
             page = {**body, "max_results": _PAGE, **({"page_token": token} if token else {})}
@@ -236,14 +235,19 @@ class MlflowTracker:
                 return
 
     def _answer(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        answer = self._call(method, path, body)
+        answer = self.call(method, path, body)
         if answer is None:
             raise RegistryError(f"MLflow gave no answer to {path}")
         return answer
 
-    def _call(
+    def call(
         self, method: str, path: str, body: Mapping[str, Any], *, missing_is_none: bool = False
     ) -> dict[str, Any] | None:
+        """One call of the REST API, for what the ports have no name for.
+
+        Raises:
+            RegistryError: MLflow does not answer or refuses.
+        """
         url = f"/api/2.0/mlflow/{path}"
         try:
             sent = self._send(method, url, params=body) if method == "GET" else self._send(method, url, json=body)
