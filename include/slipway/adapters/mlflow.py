@@ -184,6 +184,11 @@ class MlflowTracker:
             target.write_bytes(self._send("GET", f"{root}/{_quoted(name)}").content)
         return folder / path
 
+    def delete_artifacts(self, run_id: str) -> None:
+        """The whole artefact folder of a run, at once; deleting twice is fine."""
+        root = self._artifact_path(run_id)
+        self._send("DELETE", root.removesuffix("/artifacts"))
+
     def _list_artifacts(self, run_id: str, path: str, without: frozenset[str]) -> Iterator[str]:
         answer = self._answer("GET", "artifacts/list", {"run_id": run_id, "path": path})
         for one in answer.get("files", ()):

@@ -67,8 +67,9 @@ class MlflowShelf:
         self._tracker.call("DELETE", "model-versions/delete", {"name": model, "version": version})
 
     def remove_run(self, run_id: str) -> None:
-        """Mark a run as deleted; `purge` then removes it."""
+        """Delete a run's artefacts and mark it as deleted; `purge` then removes its rows."""
         self._tracker.call("POST", "runs/set-tag", {"run_id": run_id, "key": _MARK, "value": "true"})
+        self._tracker.delete_artifacts(run_id)  # `mlflow gc` would leave empty folders
         self._tracker.call("POST", "runs/delete", {"run_id": run_id})
 
     def purge(self, model: str) -> int:
@@ -91,7 +92,15 @@ class MlflowShelf:
         }
         command = [sys.executable, "-c", _PURGE, ",".join(run_ids)]
         try:
-            subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=_PURGE_SECONDS)
+            subprocess.run(
+                command,
+                env=environment,
+                input=self._store_uri,
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=_PURGE_SECONDS,
+            )
         except subprocess.CalledProcessError as error:
             _log.error("mlflow gc failed:\n%s", error.stderr)
             last = (error.stderr or "no output").strip().splitlines()[-1][:300]
