@@ -93,12 +93,20 @@ $(BENCH)/.synced-%: | $(UV)
 	  $(UV) pip sync $(QUIET) --python $(BENCH)/$$group/bin/python tests/bench/$$group.lock
 	@touch $@
 
-.PHONY: test test-unit faults-log lint lock clean
+.PHONY: test test-unit faults faults-swaps faults-month faults-log lint lock clean
 test: lint  ## lint, types and all tests, a real stack included
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack"
 	@$(VENV)/bin/python -m pytest -m stack
 test-unit: test-environment  ## the tests that need no running service
 	@$(VENV)/bin/python -m pytest -n 2 -m "not stack and not services"
+FAULTS = PYTHONPATH=include:bentos:tests $(VENV)/bin/python -m
+faults: test-environment $(SERVING_STAMP)  ## kill everything at every phase of a rollout; FAULTS_QUICK=1 takes four minutes
+	@$(FAULTS) faults.rollout_run $(if $(FAULTS_QUICK),--quick,--rounds $(or $(FAULTS_ROUNDS),10))
+	@$(if $(FAULTS_QUICK),,$(MAKE) faults-swaps faults-month)
+faults-swaps: test-environment $(SERVING_STAMP)  ## 200 swaps in a row under 300 requests per second
+	@$(FAULTS) faults.swaps --swaps 200 --rate 300
+faults-month: test-environment $(SERVING_STAMP)  ## 30 nightly releases in a row, everything bounded
+	@$(FAULTS) faults.month --nights 30
 faults-log: test-environment  ## 200,000 predictions while the log's processes are killed 100 times
 	@PYTHONPATH=include:bentos:tests $(VENV)/bin/python -m faults.log_run --predictions 200000 --kills 100
 lint: test-environment  ## style and types

@@ -1,0 +1,102 @@
+"""Many swaps in a row under load: no failed request, nothing answered by a slot without weight, and how slow it gets.
+
+`python -m faults.swaps --swaps 200 --rate 300` is the acceptance run (`make faults-swaps`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from faults.open_load import OpenLoad, Reply
+from faults.whole_stack import ROW, FaultStack, save_result
+
+_QUIET_SECONDS = 10.0
+_PAUSE_SECONDS = 0.25
+
+
+@dataclass
+class Swaps:
+    """What a run of swaps came to; the first three numbers must be 0, the ratio at most 2."""
+
+    swaps: int
+    failed_requests: int
+    answered_without_weight: int
+    swaps_that_failed: int
+    requests: int
+    p99_quiet_ms: float
+    p99_swapping_ms: float
+    ratio: float
+    longest_swap_seconds: float
+    median_swap_seconds: float
+
+
+def p99_ms(replies: Sequence[Reply]) -> float:
+    """The 99th percentile of the answered ones."""
+    found = sorted(reply.seconds for reply in replies if reply.status == 200)
+    return round(1000 * found[math.ceil(0.99 * len(found)) - 1], 2) if found else 0.0
+
+
+def swaps(stack: FaultStack, count: int, rate: float) -> bool:
+    """Swap the two warm versions `count` times; whether everything held."""
+    releases = stack.slipway.releases
+    if stack.slipway.releases.live("iris").version == "1":
+        stack.stack.cli("release", "iris", "--version", "2")  # so that there are two warm slots
+    times: list[tuple[float, float, str]] = []
+    failed = 0
+    with OpenLoad(stack.settings.gateway_port, "iris", ROW, rate=rate) as load:
+        time.sleep(2.0)
+        quiet_from = time.time()
+        time.sleep(_QUIET_SECONDS)
+        quiet_to = time.time()
+        for number in range(count):
+            target = "1" if releases.live("iris").version == "2" else "2"
+            began = time.time()
+            done = releases.rollback("iris", target, actor="faults", reason=f"swap {number + 1}")
+            times.append((began, time.time(), target))
+            failed += done.what != "rolled_back" or not done.warm
+            time.sleep(_PAUSE_SECONDS)
+    replies = sorted(load.replies, key=lambda reply: reply.sent)
+    result = _result(times, failed, replies, p99_ms([r for r in replies if quiet_from <= r.sent < quiet_to]))
+    save_result("swaps", str(count), asdict(result))
+    stack.say(f"swaps: {asdict(result)}")
+    return not (result.failed_requests or result.answered_without_weight or result.swaps_that_failed)
+
+
+def _result(times: Sequence[tuple[float, float, str]], failed: int, replies: Sequence[Reply], quiet_ms: float) -> Swaps:
+    stray = 0
+    for (_, done, target), (following, _, _) in zip(times, [*times[1:], (math.inf, 0.0, "")], strict=True):
+        stray += sum(r.status == 200 and r.version != target for r in replies if done <= r.sent < following)
+    during = [r for r in replies if r.sent >= times[0][0]]
+    taken = sorted(done - began for began, done, _ in times)
+    swapping_ms = p99_ms(during)
+    return Swaps(
+        swaps=len(times),
+        failed_requests=sum(reply.status != 200 for reply in replies),
+        answered_without_weight=stray,
+        swaps_that_failed=failed,
+        requests=len(replies),
+        p99_quiet_ms=quiet_ms,
+        p99_swapping_ms=swapping_ms,
+        ratio=round(swapping_ms / quiet_ms, 2) if quiet_ms else 0.0,
+        longest_swap_seconds=round(taken[-1], 2),
+        median_swap_seconds=round(taken[len(taken) // 2], 2),
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--swaps", type=int, default=200)
+    parser.add_argument("--rate", type=float, default=300.0, help="requests per second")
+    chosen = parser.parse_args()
+    with FaultStack().running(versions=2) as stack:
+        held = swaps(stack, chosen.swaps, chosen.rate)
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

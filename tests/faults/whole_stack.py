@@ -1,0 +1,226 @@
+"""A whole embedded stack for fault runs: its own home and ports, a quick policy, and hooks in its processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from loop.conftest import PORTS, Stack, free_ports
+from slipway.errors import SlipwayError
+from slipway.settings import PROJECT_DIR, Settings
+from slipway.stack.processes import ancestors
+from slipway.stack.supervisor import Supervisor
+from slipway.wiring import Wiring
+
+__all__ = ["RESULTS", "ROW", "FaultStack", "save_result"]
+
+HOME = PROJECT_DIR / "var" / "faults"
+RESULTS = PROJECT_DIR / "var" / "bench" / "faults.json"
+FLEET = Path(__file__).parent / "fleet"
+ROW = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
+
+
+def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """The first true value of `condition`; errors of a stack that is being shaken count as false."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value, why = None, ""
+        try:
+            value = condition()
+        except (SlipwayError, httpx.HTTPError, OSError, KeyError) as error:
+            why = f" ({error})"
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:g} s{why}")
+        time.sleep(0.05)
+
+
+class FaultStack:
+    """The stack as the harness handles it."""
+
+    def __init__(self) -> None:
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY_", "AIRFLOW"))}
+        ports = free_ports(len(PORTS) + 1)
+        env |= {f"SLIPWAY_{name.upper()}_PORT": str(port) for name, port in zip(PORTS, ports, strict=False)}
+        env |= {
+            "SLIPWAY_HOME": str(HOME),
+            "SLIPWAY_SLOT_PORT_BASE": str(ports[-1]),
+            "SLIPWAY_FLEET_DIR": str(FLEET),
+            "SLIPWAY_FAULT_HOOK": str(Path(__file__).parent / "hook.py"),
+            "SLIPWAY_DRIVER_SILENCE_SECONDS": "2",
+            "SLIPWAY_KEEPER_INTERVAL_SECONDS": "0.5",
+            "SLIPWAY_SPOOL_SEGMENT_MAX_AGE_SECONDS": "1",
+            "PYTHONPATH": str(PROJECT_DIR / "include"),
+        }
+        self.stack = Stack(HOME, env)
+        self.folder = HOME / "faults"
+
+    @contextlib.contextmanager
+    def running(self, versions: int) -> Iterator[FaultStack]:
+        """Up, with that many versions registered and packaged and the first one live; down at the end."""
+        if HOME.exists():
+            self.stack.cli("down", check=False)
+            shutil.rmtree(HOME)
+        try:
+            self._say("starting the stack")
+            self._cli("up")
+            for name in ("orders", "hits"):
+                (self.folder / name).mkdir(parents=True)
+            self.stack.processes()  # remembers the session
+            for _ in range(versions):
+                self._say(f"version {self.make_version()} is registered and packaged")
+            self._cli("release", "iris", "--version", "1")
+            yield self
+        finally:
+            self._cli("down", check=False)
+        left = self.stack.processes()
+        if left:
+            raise RuntimeError(f"`slipway down` left {[process.command[:80] for process in left]}")
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(f"{datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)
+
+    say = _say
+
+    def _cli(self, *arguments: str, check: bool = True) -> None:
+        command = [sys.executable, "-m", "slipway.cli", *arguments]
+        done = subprocess.run(command, env=self.stack.env, capture_output=True, text=True, timeout=600, check=False)
+        if check and done.returncode:
+            raise RuntimeError(f"slipway {' '.join(arguments)}: {done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+
+    @property
+    def settings(self) -> Settings:
+        return self.stack.settings().model_copy(update={"fleet_dir": FLEET})
+
+    _wiring: Wiring | None = None
+
+    @property
+    def slipway(self) -> Wiring:
+        if self._wiring is None:
+            self._wiring = Wiring(self.settings)
+        return self._wiring
+
+    def make_version(self) -> str:
+        """Train and register one more version of the same data, and build its bento."""
+        from slipway.adapters.onnx import OnnxModelFiles
+        from slipway.jobs.gate import register
+        from slipway.jobs.snapshot import snapshot
+        from slipway.jobs.train import train
+
+        slipway = self.slipway
+        spec, mlflow = slipway.spec("iris"), slipway.mlflow
+        number = 1 + max((int(one.version) for one in mlflow.versions("iris")), default=0)
+        trained = train(
+            spec, snapshot(spec, slipway.lake), lake=slipway.lake, tracker=mlflow, registry=mlflow,
+            files=OnnxModelFiles(), decisions=None, reason="manual", code_commit="faults", key=f"faults-{number}",
+        )  # fmt: skip
+        evidence = {
+            "run_id": trained["run_id"], "verdict": "pass", "reason": "manual", "metric": "accuracy", "challenger": 1.0
+        }  # fmt: skip
+        version = register(spec, trained["run_id"], evidence, tracker=mlflow, registry=mlflow).version
+        slipway.package("iris", version)
+        return version
+
+    # --- orders to the hooks --------------------------------------------------------------------------------
+
+    def order(self, name: str, what: str) -> None:
+        """Let the next process of a role that comes to a point be killed, or hold: `driver@wanted`."""
+        (self.folder / "hits" / name).unlink(missing_ok=True)
+        (self.folder / "go").unlink(missing_ok=True)
+        aside = self.folder / f"order-{os.getpid()}"
+        aside.write_text(what)
+        aside.rename(self.folder / "orders" / name)
+
+    def hit(self, name: str) -> bool:
+        return (self.folder / "hits" / name).exists()
+
+    def go(self) -> None:
+        (self.folder / "go").touch()
+
+    def clear_orders(self) -> None:
+        self.go()
+        for path in (self.folder / "orders").iterdir():
+            path.unlink(missing_ok=True)
+
+    # --- what is killed -------------------------------------------------------------------------------------
+
+    def pid(self, part: str) -> int:
+        """The process that Supervisor runs for a part."""
+        states = Supervisor(self.settings).states()
+        return next((state.pid for state in states if part in (state.name, state.group) and state.up), 0)
+
+    def kill(self, part: str) -> None:
+        pid = until(lambda: self.pid(part), 30, f"{part} to run")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    # --- what must hold -------------------------------------------------------------------------------------
+
+    def settle(self, seconds: float = 90.0) -> None:
+        """Wait until every part runs, no rollout is active and everything agrees.
+
+        Raises:
+            TimeoutError: it does not come to that; the message says what differs.
+        """
+        differences: list[str] = []
+
+        def agree() -> bool:
+            differences[:] = [
+                f"{state.name} is {state.state}"
+                for state in Supervisor(self.settings).states()
+                if state.state != "RUNNING"
+            ]
+            differences.extend(f"{one.kind}: {one.detail}" for one in self.slipway.releases.survey())
+            differences.extend(f"active: {one.phase}" for one in self.slipway.store.all_active())
+            return not differences
+
+        try:
+            until(agree, seconds, "the stack to agree with itself")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {'; '.join(differences)}") from None
+
+    def orphans(self) -> list[str]:
+        """Processes of the stack that supervisord did not start, directly or not; those that end by themselves may."""
+        supervisor = Supervisor(self.settings).session()
+
+        def left() -> list[str]:
+            return [
+                f"{process.pid} {process.command[:100]}"
+                for process in self.stack.processes()
+                if process.exists() and supervisor not in ancestors(process.pid)
+            ]
+
+        with contextlib.suppress(TimeoutError):
+            until(lambda: not left(), 20, "orphans to end")
+        return left()
+
+
+def save_result(section: str, key: str, value: Any) -> None:
+    """Keep one result; the file is replaced whole, so a run that is killed loses nothing of before."""
+    found = load_results()
+    found.setdefault(section, {})[key] = value
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    aside = RESULTS.with_suffix(".new")
+    aside.write_text(json.dumps(found, indent=1))
+    aside.replace(RESULTS)
+
+
+def load_results() -> dict[str, Any]:
+    try:
+        return dict(json.loads(RESULTS.read_text()))
+    except (OSError, ValueError):
+        return {}
