@@ -31,6 +31,16 @@ def _slipway() -> Wiring:
     return wiring()
 
 
+def _person() -> str:
+    """Who asks, for the ledger."""
+    import getpass
+
+    try:
+        return f"{getpass.getuser()} (cli)"
+    except (OSError, KeyError):  # a user without a name
+        return "cli"
+
+
 def _say(text: str) -> None:
     click.echo(text, err=True)
 
@@ -72,7 +82,7 @@ def predict(model: str, body: str) -> None:
 def release(model: str, version: str | None, reason: str) -> None:
     """Package a registered version and roll it out, without Airflow."""
     package = _slipway().package(model, version)
-    outcome = _slipway().roll_out(model, package["version"], actor="cli", reason=reason, say=_say)
+    outcome = _slipway().roll_out(model, package["version"], actor=_person(), reason=reason, say=_say)
     click.echo(f"{model} version {outcome['version']} is live in slot {outcome['slot']}")
 
 
@@ -81,7 +91,7 @@ def release(model: str, version: str | None, reason: str) -> None:
 @click.option("--reason", default="promoted by hand", show_default=True)
 def promote(model: str, reason: str) -> None:
     """End the running rollout's bake now and promote; checks that failed still stop it."""
-    _slipway().promote(model, actor="cli", reason=reason)
+    _slipway().promote(model, actor=_person(), reason=reason)
     click.echo(f"{model}: promotion asked for; `slipway traffic {model}` shows it")
 
 
@@ -90,7 +100,7 @@ def promote(model: str, reason: str) -> None:
 @click.option("--reason", default="aborted by hand", show_default=True)
 def abort(model: str, reason: str) -> None:
     """Stop the running rollout and give all traffic back to the champion."""
-    outcome = _slipway().abort(model, actor="cli", reason=reason)
+    outcome = _slipway().abort(model, actor=_person(), reason=reason)
     click.echo(f"{model}: rollout {outcome['phase']}")
 
 
@@ -118,7 +128,7 @@ def reject(model: str, reason: str) -> None:
 @click.option("--reason", default="rolled back by hand", show_default=True)
 def rollback(model: str, version: str | None, reason: str) -> None:
     """Bring a former version back; needs only Postgres and the gateway."""
-    outcome = _slipway().roll_back(model, version, actor="cli", reason=reason)
+    outcome = _slipway().roll_back(model, version, actor=_person(), reason=reason)
     done = "was live already" if outcome["what"] == "nothing" else f"is live again, after {outcome['seconds']:.2f} s"
     click.echo(f"{model} version {outcome['to_version']} {done}")
 
@@ -153,7 +163,7 @@ def traffic(model: str, split: int | None, reason: str) -> None:
     """Show where a model's traffic goes, each side's results and the running rollout, or set a lasting split."""
     if split is not None:
         weights = {"champion": 100 - split, "challenger": split}
-        _slipway().set_split(model, weights, actor="cli", reason=reason)
+        _slipway().set_split(model, weights, actor=_person(), reason=reason)
     click.echo(json.dumps(_slipway().traffic(model), indent=2, default=str))
 
 

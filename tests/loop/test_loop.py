@@ -303,6 +303,46 @@ def test_what_is_killed_returns_by_itself(stack: Stack, part: str, seconds: floa
     wait_for_rows(stack, load.answered_ids())
 
 
+def test_the_ledger_says_what_stands_behind_a_request(stack: Stack) -> None:
+    with stack.gateway as client:
+        answered = client.post("/predict/iris", json=ROW)
+    request_id = answered.headers["x-request-id"]
+    for _ in range(2):  # in the spool at first, in the lake later
+        found = json.loads(stack.cli("ledger", "--json", "--request", request_id).stdout)
+        (answer,) = found["answers"]
+        assert answer["version"] == answered.json()["model_version"]
+        assert answer["bento_tag"] == f"iris:v{answer['version']}"
+        assert len(answer["dataset_sha256"]) == 64
+        assert answer["training_run"]
+        assert answer["gate"]["verdict"] == "pass"
+        assert answer["rollout"]["person"]
+        wait_for_rows(stack, {request_id})
+    assert answer["where"] in ("lake", "spool")
+    at = json.loads(stack.cli("ledger", "--json", "--model", "iris", "--at", answer["at"]).stdout)
+    assert at["version"] == answer["version"]
+    assert stack.cli("ledger", "--request", str(uuid.uuid4()), check=False).returncode == 1
+
+
+def test_the_champion_alias_is_put_right_and_doctor_finds_one_truth(stack: Stack) -> None:
+    slipway = Wiring(stack.settings())
+    live = live_version(stack)
+    other = next(one.version for one in slipway.mlflow.versions("iris") if one.version != live)
+    slipway.mlflow.set_alias("iris", "champion", other)
+    wait_until(lambda: slipway.mlflow.by_alias("iris", "champion").version == live, 30, "the alias to be put right")
+    out = stack.cli("doctor", check=False).stdout
+    assert "releases: gateway, slots, alias, rollouts and ledger agree" in out, out
+
+
+def test_tidying_lists_first_and_never_takes_what_is_live(stack: Stack) -> None:
+    planned = json.loads(stack.cli("tidy", "--dry-run", "--json").stdout)
+    assert planned["problems"] == []
+    assert live_version(stack) in planned["kept"]["iris"]
+    done = json.loads(stack.cli("tidy", "--json").stdout)
+    assert [item["name"] for item in done["items"]] == [item["name"] for item in planned["items"]]
+    with stack.gateway as client:
+        assert client.post("/predict/iris", json=ROW).status_code == 200
+
+
 def test_down_leaves_nothing_and_up_serves_the_same_without_training(stack: Stack) -> None:
     before = stack.models()["iris"]
     runs = stack.cli("ledger", "--model", "iris").stdout
