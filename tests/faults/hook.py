@@ -1,7 +1,7 @@
 """What a process of the stack does at a fault point when the harness has ordered so; otherwise nothing.
 
 `$SLIPWAY_HOME/faults/orders/<role>@<point>` holds `kill` or `hold`. Whoever takes the order moves it to `hits/`, so one
-order is obeyed once. A process that holds goes on when `go` appears in the folder, or by itself after a while.
+order is obeyed once. A process that holds goes on when `hits/<role>@<point>.go` appears, or by itself after a while.
 """
 
 from __future__ import annotations
@@ -31,5 +31,6 @@ def at(point: str) -> None:
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     deadline = time.monotonic() + _LONGEST_HOLD_SECONDS
-    while not (FOLDER / "go").exists() and time.monotonic() < deadline:
+    go = FOLDER / "hits" / f"{name}.go"
+    while not go.exists() and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -9,7 +9,6 @@ A cell is who is killed, and when: `postgres at shifting`, or `driver after want
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -144,9 +143,7 @@ def play(stack: FaultStack, cell: str, load: OpenLoad) -> Round:
         if rolls_back:
             _abort(stack, rollout)
             stack.order(order, "kill" if kill_by_hook else "hold")
-            stack.go()
-            time.sleep(0.1)
-            (stack.folder / "go").unlink(missing_ok=True)
+            stack.go(first)
             until(lambda: stack.hit(order), 60, f"the driver to come to {order}")
         killed_at = time.time()
         part = _part(who, rollout)
@@ -238,13 +235,13 @@ def _carrying(who: str) -> tuple[str, ...]:
     return ("packaged", "starting", "verifying", "replaying", "shadowing", "shifting", "rolling_back")
 
 
-def run(stack: FaultStack, wanted: Sequence[str], rounds: int, budget_seconds: float) -> bool:
-    """Play every cell until it has its rounds; whether all of them held."""
+def run(stack: FaultStack, section: str, wanted: Sequence[str], rounds: int, budget_seconds: float) -> bool:
+    """Play every cell until it has its rounds in this section of the results; whether all of them held."""
     deadline, held = time.monotonic() + budget_seconds, True
     port = stack.settings.gateway_port
     for number in range(1, rounds + 1):
         for cell in wanted:
-            known: dict[str, Any] = load_results().get("rounds", {}).get(cell, {"done": 0, "problems": []})
+            known: dict[str, Any] = load_results().get(section, {}).get(cell, {"done": 0, "problems": []})
             if rounds > 1 and known["done"] >= number:
                 continue
             if time.monotonic() > deadline:
@@ -253,7 +250,7 @@ def run(stack: FaultStack, wanted: Sequence[str], rounds: int, budget_seconds: f
             stack.settle()
             with OpenLoad(port, "iris", ROW, rate=50) as load:
                 outcome = play(stack, cell, load)
-            _keep(cell, known, outcome)
+            _keep(section, cell, known, outcome)
             verdict = "; ".join(outcome.problems) or "held"
             outage = f", {outcome.excused} excused in {outcome.outage_seconds} s" if outcome.excused else ""
             facts = f"{outcome.ended} in {outcome.seconds} s, {outcome.requests} requests{outage}"
@@ -262,7 +259,7 @@ def run(stack: FaultStack, wanted: Sequence[str], rounds: int, budget_seconds: f
     return held
 
 
-def _keep(cell: str, known: dict[str, Any], outcome: Round) -> None:
+def _keep(section: str, cell: str, known: dict[str, Any], outcome: Round) -> None:
     kept = {
         "done": known["done"] + 1,
         "problems": [*known["problems"], *outcome.problems],
@@ -272,7 +269,7 @@ def _keep(cell: str, known: dict[str, Any], outcome: Round) -> None:
         "longest_outage_seconds": max(known.get("longest_outage_seconds", 0.0), outcome.outage_seconds),
         "seconds": round(known.get("seconds", 0.0) + outcome.seconds, 1),
     }
-    save_result("rounds", cell, kept)
+    save_result(section, cell, kept)
 
 
 def main() -> int:
@@ -281,16 +278,14 @@ def main() -> int:
     parser.add_argument("--cells", nargs="*", help="only these, for example 'postgres at shifting'")
     parser.add_argument("--quick", action="store_true", help="one round of a few cells and 20 swaps, in four minutes")
     chosen = parser.parse_args()
-    if chosen.quick and RESULTS.exists():
-        os.replace(RESULTS, RESULTS.with_suffix(".before.json"))
     wanted = chosen.cells or (list(QUICK) if chosen.quick else cells())
     began = time.monotonic()
     with FaultStack().running(versions=3) as stack:
         if chosen.quick:
             held = swaps(stack, count=20, rate=300)
-            held = run(stack, wanted, 1, 200 - (time.monotonic() - began)) and held
+            held = run(stack, "quick", wanted, 1, 200 - (time.monotonic() - began)) and held
         else:
-            held = run(stack, wanted, chosen.rounds, float("inf"))
+            held = run(stack, "rounds", wanted, chosen.rounds, float("inf"))
     stack.say("every invariant held" if held else f"FAILED; see {RESULTS}")
     return 0 if held else 1
 

@@ -139,8 +139,8 @@ class FaultStack:
 
     def order(self, name: str, what: str) -> None:
         """Let the next process of a role that comes to a point be killed, or hold: `driver@wanted`."""
-        (self.folder / "hits" / name).unlink(missing_ok=True)
-        (self.folder / "go").unlink(missing_ok=True)
+        for old in (name, f"{name}.go"):
+            (self.folder / "hits" / old).unlink(missing_ok=True)
         aside = self.folder / f"order-{os.getpid()}"
         aside.write_text(what)
         aside.rename(self.folder / "orders" / name)
@@ -148,13 +148,18 @@ class FaultStack:
     def hit(self, name: str) -> bool:
         return (self.folder / "hits" / name).exists()
 
-    def go(self) -> None:
-        (self.folder / "go").touch()
+    def go(self, name: str) -> None:
+        """Let whoever holds at this order go on."""
+        (self.folder / "hits" / f"{name}.go").touch()
 
     def clear_orders(self) -> None:
-        self.go()
+        """Nobody is killed any more, and whoever holds goes on."""
         for path in (self.folder / "orders").iterdir():
             path.unlink(missing_ok=True)
+            self.go(path.name)
+        for path in (self.folder / "hits").iterdir():
+            if path.suffix != ".go":
+                self.go(path.name)
 
     # --- what is killed -------------------------------------------------------------------------------------
 

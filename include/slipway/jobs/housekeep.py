@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from slipway.core.faults import fault_point
 from slipway.core.reach import LEAST_KEPT, ModelFacts, Stored, reachable
-from slipway.errors import SlipwayError
+from slipway.errors import ConflictError, SlipwayError
 from slipway.jobs.traffic import model_lock
 
 if TYPE_CHECKING:
@@ -246,10 +246,13 @@ class _Run:
         for bento in self.shelves.bentos.all():
             if bento.model != found.name or bento.name in found.kept:
                 continue
-            with self._alone(found.name):
-                # Begun in the meantime? Under the lock nothing can begin.
-                if bento.name not in self._kept(found.name, found.versions):
-                    self._remove(Item("bento", *_name(bento)), self.shelves.bentos.remove, bento.model, bento.name)
+            try:
+                with self._alone(found.name):
+                    # Begun in the meantime? Under the lock nothing can begin.
+                    if bento.name not in self._kept(found.name, found.versions):
+                        self._remove(Item("bento", *_name(bento)), self.shelves.bentos.remove, bento.model, bento.name)
+            except ConflictError as error:
+                _log.info("bento %s of %s is left for the next time: %s", bento.name, found.name, error)
         if not self.result.dry_run:
             self.shelves.bentos.sweep()
 
