@@ -6,7 +6,8 @@ what they answered with the rows in the lake, hour by hour over the last dates, 
 the keeper go on meanwhile, and a run that is killed is finished by the next. `housekeep` removes bentos, MLflow
 versions and runs, data sets, reports and logs that nothing reaches: never what is live, in a slot, in a rollout or
 aliased, never the last versions that a rollback can reach (three at least), never what a recent decision refers to.
-`slipway tidy --dry-run` lists what would go, and why the rest stays.
+`slipway tidy --dry-run` lists what would go, and why the rest stays. `forget_runs` does the same for Airflow's own rows
+and logs of runs.
 
 **If `reconcile` is red** some hours have fewer logged rows than answered ones. They are quarantined: nothing is
 trained on them. The task's log names them, with what the bentos knew to be lost. `slipway log status` shows the
@@ -64,9 +65,16 @@ def tidy() -> None:
         fail_if(bool(done["problems"]), "; ".join(done["problems"]))
         return done
 
+    @task(execution_timeout=timedelta(hours=1))
+    def forget_runs() -> dict[str, Any]:
+        from slipway.wiring import wiring
+
+        return wiring().clean_airflow()
+
     reconcile()
     compact()
     housekeep()
+    forget_runs()
 
 
 tidy()

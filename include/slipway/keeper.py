@@ -29,7 +29,7 @@ __all__ = ["Keeper", "Metrics", "main"]
 log = logging.getLogger("slipway.keeper")
 
 _METRICS_SECONDS = 2.0
-_REGISTRY_SECONDS = 10.0
+_REGISTRY_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 5.0
 
 

@@ -534,6 +534,15 @@ class Wiring:
         )
         return {**_facts(done), "bytes": done.bytes}
 
+    def clean_airflow(self) -> dict[str, Any]:
+        """Clear away Airflow's own rows and logs of runs that are older than what housekeeping keeps."""
+        from slipway.stack import airflow
+        from slipway.stack.programs import base_environment
+
+        before = _now() - timedelta(days=self.settings.tidy_keep_days)
+        airflow.clean(self.settings, base_environment(self.settings), before)
+        return {"before": before.isoformat(), "log_folders": airflow.clear_logs(self.settings, before)}
+
     def log_status(self) -> list[dict[str, Any]]:
         """What is in the log of every model and what is on its way there."""
         from slipway.jobs.log_status import log_status

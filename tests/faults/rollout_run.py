@@ -285,7 +285,8 @@ def main() -> int:
             held = swaps(stack, count=20, rate=300)
             held = run(stack, "quick", wanted, 1, 200 - (time.monotonic() - began)) and held
         else:
-            held = run(stack, "rounds", wanted, chosen.rounds, float("inf"))
+            run(stack, "rounds", wanted, chosen.rounds, float("inf"))
+            held = not any(load_results()["rounds"][cell]["problems"] for cell in wanted)
     stack.say("every invariant held" if held else f"FAILED; see {RESULTS}")
     return 0 if held else 1
 

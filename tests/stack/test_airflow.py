@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
 import pytest
@@ -39,3 +40,17 @@ def test_the_login_is_prepared_for_its_owner_alone(settings: Settings) -> None:
 
 def test_a_database_without_a_stamp_is_migrated(settings: Settings) -> None:
     assert airflow.needs_migration(settings)
+
+
+def test_logs_of_old_runs_go_and_new_ones_stay(settings: Settings) -> None:
+    runs = settings.log_dir / "airflow" / "dag_id=iris_data"
+    now = datetime.now(UTC)
+    for name, days in (("old", 40), ("new", 1)):
+        folder = runs / f"run_id={name}" / "task_id=snapshot"
+        folder.mkdir(parents=True)
+        (folder / "attempt=1.log").write_text("a line")
+        for path in (folder / "attempt=1.log", folder, folder.parent):
+            os.utime(path, ((now - timedelta(days=days)).timestamp(),) * 2)
+    assert airflow.clear_logs(settings, now - timedelta(days=30)) == 1
+    assert [path.name for path in runs.iterdir()] == ["run_id=new"]
+    assert airflow.clear_logs(settings, now - timedelta(days=30)) == 0

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 from slipway.errors import StackError
 from slipway.settings import Settings
 from slipway.stack import postgres
 
-__all__ = ["COMPONENTS", "LOGIN", "airflow_home", "command", "environment", "migrate", "needs_migration", "prepare"]
+__all__ = [
+    "COMPONENTS",
+    "LOGIN",
+    "airflow_home",
+    "clean",
+    "clear_logs",
+    "command",
+    "environment",
+    "migrate",
+    "needs_migration",
+    "prepare",
+]
 
 LOGIN = "admin"
 
@@ -185,3 +199,45 @@ def migrate(settings: Settings, base_environment: dict[str, str]) -> None:
         raise StackError(f"airflow db migrate failed with code {done.returncode}; see {log}")
     version = importlib.metadata.version("apache-airflow-core")
     _stamp(settings).write_text(json.dumps({"airflow": version, "revision": _database_revision(settings)}))
+
+
+def clean(settings: Settings, base_environment: dict[str, str], before: datetime) -> None:
+    """Removes Airflow's rows about runs that ended before a time; what is newest of each workflow stays.
+
+    Raises:
+        StackError: it failed; its output is in the log that the message names.
+    """
+    log = settings.log_dir / "airflow-clean.log"
+    arguments = ("--clean-before-timestamp", before.isoformat(), "--skip-archive", "--yes")
+    with log.open("w", encoding="utf-8") as output:
+        done = subprocess.run(
+            command("db", "clean", *arguments),
+            env={**base_environment, **environment(settings)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=settings.home,
+            check=False,
+        )
+    if done.returncode != 0:
+        raise StackError(f"airflow db clean failed with code {done.returncode}; see {log}")
+
+
+def clear_logs(settings: Settings, before: datetime) -> int:
+    """Deletes the logs of runs, and of the dag-processor's days, whose newest line is older; how many folders."""
+    folder = settings.log_dir / "airflow"
+    old = [
+        path
+        for path in (*folder.glob("dag_id=*/run_id=*"), *folder.glob("dag_processor/*"))
+        if path.is_dir() and not path.is_symlink() and _newest(path) < before.timestamp()
+    ]
+    for path in old:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(old)
+
+
+def _newest(folder: Path) -> float:
+    times = [folder.stat().st_mtime]
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(path.lstat().st_mtime)
+    return max(times)
