@@ -45,7 +45,7 @@ def swaps(stack: FaultStack, count: int, rate: float) -> bool:
     """Swap the two warm versions `count` times; whether everything held."""
     releases = stack.slipway.releases
     if stack.slipway.releases.live("iris").version == "1":
-        stack.stack.cli("release", "iris", "--version", "2")  # so that there are two warm slots
+        stack.cli("release", "iris", "--version", "2")  # so that there are two warm slots
     times: list[tuple[float, float, str]] = []
     failed = 0
     with OpenLoad(stack.settings.gateway_port, "iris", ROW, rate=rate) as load:

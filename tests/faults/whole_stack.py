@@ -71,21 +71,22 @@ class FaultStack:
     @contextlib.contextmanager
     def running(self, versions: int) -> Iterator[FaultStack]:
         """Up, with that many versions registered and packaged and the first one live; down at the end."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a harness that is stopped stops its stack
         if HOME.exists():
-            self.stack.cli("down", check=False)
+            self.cli("down", check=False)
             shutil.rmtree(HOME)
         try:
             self._say("starting the stack")
-            self._cli("up")
+            self.cli("up")
             for name in ("orders", "hits"):
                 (self.folder / name).mkdir(parents=True)
             self.stack.processes()  # remembers the session
             for _ in range(versions):
                 self._say(f"version {self.make_version()} is registered and packaged")
-            self._cli("release", "iris", "--version", "1")
+            self.cli("release", "iris", "--version", "1")
             yield self
         finally:
-            self._cli("down", check=False)
+            self.cli("down", check=False)
         left = self.stack.processes()
         if left:
             raise RuntimeError(f"`slipway down` left {[process.command[:80] for process in left]}")
@@ -96,7 +97,12 @@ class FaultStack:
 
     say = _say
 
-    def _cli(self, *arguments: str, check: bool = True) -> None:
+    def cli(self, *arguments: str, check: bool = True) -> None:
+        """One command, to its end.
+
+        Raises:
+            RuntimeError: it failed.
+        """
         command = [sys.executable, "-m", "slipway.cli", *arguments]
         done = subprocess.run(command, env=self.stack.env, capture_output=True, text=True, timeout=600, check=False)
         if check and done.returncode:
