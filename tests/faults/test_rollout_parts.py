@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from contracts.services import Backend, eventually
 from faults.month import _growth
-from faults.open_load import Reply
+from faults.open_load import OpenLoad, Reply
 from faults.rollout_run import POINTS, QUICK, Round, _judge_clients, cells
 from faults.swaps import _result
 
@@ -97,3 +98,16 @@ def test_without_the_setting_there_is_no_hook() -> None:
 
     assert Settings.model_fields["fault_hook"].default is None
     assert faults._hook is None
+
+
+def test_the_load_counts_answers_and_broken_connections() -> None:
+    backend = Backend("blue")
+    with OpenLoad(backend.port, "iris", {"width": 1.0}, rate=100) as load:
+        eventually(lambda: len(load.replies) > 20, what="answers")
+        backend.status = 503
+        eventually(lambda: load.failures(), what="refusals")
+        backend.close()
+    statuses = {reply.status for reply in load.replies}
+    assert {200, 503} <= statuses <= {0, 200, 503}
+    assert {reply.slot for reply in load.replies if reply.status == 200} == {"blue"}
+    assert backend.requests[0][:2] == ("POST", "/predict/iris")
