@@ -29,7 +29,7 @@ __all__ = ["Keeper", "Metrics", "main"]
 log = logging.getLogger("slipway.keeper")
 
 _METRICS_SECONDS = 2.0
-_REGISTRY_SECONDS = 5.0
+_TRUTH_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 5.0
 
 
@@ -57,7 +57,7 @@ class Metrics:
 
 
 class Keeper:
-    """A loop each for the log, releases, the registry and metrics, so that none can hold another up."""
+    """A loop each for the log, releases, the comparison of everything and metrics, so that none can hold another up."""
 
     def __init__(self, slipway: Wiring, metrics: Metrics) -> None:
         self._slipway, self._metrics = slipway, metrics
@@ -75,7 +75,7 @@ class Keeper:
         rounds: dict[str, Callable[[], None]] = {
             "log": self.ship,
             "releases": self.tend,
-            "registry": self.align,
+            "truth": self.align,
             "metrics": self.export,
         }
         threads = [threading.Thread(target=self._loop, args=item, name=item[0]) for item in rounds.items()]
@@ -86,7 +86,7 @@ class Keeper:
 
     def _loop(self, part: str, work: Callable[[], None]) -> None:
         usual = self._slipway.settings.keeper_interval_seconds
-        interval = {"metrics": _METRICS_SECONDS, "registry": max(usual, _REGISTRY_SECONDS)}.get(part, usual)
+        interval = {"metrics": _METRICS_SECONDS, "truth": max(usual, _TRUTH_SECONDS)}.get(part, usual)
         pause = interval
         while not self._stop.is_set():
             try:
@@ -135,8 +135,12 @@ class Keeper:
         self._report("releases", [*taken, *releases.reconcile(registry=False)])
 
     def align(self) -> None:
-        """Move aliases after the live versions; apart from `tend`, since MLflow may hang and traffic must not."""
-        self._report("registry", self._slipway.releases.reconcile_registry())
+        """Move aliases after the live versions, and say what else differs: wrong answers on a port, gaps, silence.
+
+        Apart from `tend`, since MLflow or a bento may hang and traffic must not wait for either.
+        """
+        releases = self._slipway.releases
+        self._report("truth", [*releases.reconcile_registry(), *releases.survey(registry=False)])
 
     def _report(self, part: str, findings: Sequence[Finding]) -> None:
         """One line per difference, not one a second; one that comes back after it was gone is news again."""
