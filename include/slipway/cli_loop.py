@@ -109,7 +109,7 @@ def abort(model: str, reason: str) -> None:
 @click.option("--reason", default="approved by hand", show_default=True)
 def approve(model: str, reason: str) -> None:
     """Let the rollout go on that waits for a person."""
-    outcome = _slipway().approve(model, actor="cli", reason=reason)
+    outcome = _slipway().approve(model, actor=_person(), reason=reason)
     click.echo(f"{model} version {outcome['version']} approved in {outcome['phase']}; whoever drives it goes on")
 
 
@@ -118,7 +118,7 @@ def approve(model: str, reason: str) -> None:
 @click.option("--reason", default="rejected by hand", show_default=True)
 def reject(model: str, reason: str) -> None:
     """End the rollout that waits for a person, and give all traffic back."""
-    outcome = _slipway().reject(model, actor="cli", reason=reason)
+    outcome = _slipway().reject(model, actor=_person(), reason=reason)
     click.echo(f"{model} version {outcome['version']}: rollout {outcome['phase']}")
 
 

@@ -34,7 +34,7 @@ PHASES = (
 )
 PARTS = ("driver", "keeper", "envoy", "postgres", "old bento", "new bento", "airflow-scheduler")
 POINTS = (
-    "begun", "assigned", "started", "wanted", "published", "applied", "aliased", "stopped",
+    "begun", "assigned", "started", "replayed", "wanted", "published", "applied", "aliased", "stopped",
     *(f"saved:{phase}" for phase in PHASES if phase != "packaged"),
 )  # fmt: skip
 ROLLBACK_POINTS = ("stopped", "saved:rolling_back")

@@ -13,6 +13,9 @@ POLICY = REAL.rollout.model_copy(
         "ready_timeout_seconds": 60.0,
         "deadline_seconds": 180.0,
         "min_requests": 0,
+        "replay_requests": 50,
+        "shadow_percent": 50,
+        "shadow_seconds": 1.0,
         "keep_warm_seconds": 3600.0,
         "drain_seconds": 5.0,
     }
