@@ -514,7 +514,8 @@ class Wiring:
         """Clear away what nothing reaches any more, or only list it; see `jobs.housekeep`."""
         from slipway.adapters.mlflow_shelf import MlflowShelf
         from slipway.adapters.shelves import BentoStore, LakeStore, SlotLogs
-        from slipway.jobs.housekeep import Shelves, housekeep
+        from slipway.jobs.housekeep import housekeep
+        from slipway.jobs.shelves import Shelves
 
         settings = self.settings
         shelves = Shelves(

@@ -15,7 +15,8 @@ from contracts.world import QUICK, World
 from slipway.core.reach import Stored
 from slipway.core.rollout import Phase
 from slipway.errors import RegistryError
-from slipway.jobs.housekeep import Housekeeping, Shelves, housekeep
+from slipway.jobs.housekeep import Housekeeping, housekeep
+from slipway.jobs.shelves import Shelves
 from slipway.ports import Decision, ModelVersion, Slot
 
 pytestmark = pytest.mark.services

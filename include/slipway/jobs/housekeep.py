@@ -13,18 +13,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from slipway.core.faults import fault_point
 from slipway.core.reach import LEAST_KEPT, ModelFacts, Stored, reachable
 from slipway.errors import ConflictError, SlipwayError
+from slipway.jobs.shelves import LogShelf, Shelves
 from slipway.jobs.traffic import model_lock
 
 if TYPE_CHECKING:
     from slipway.jobs.parts import Parts
-    from slipway.ports import DecisionLog, ModelVersion
+    from slipway.ports import ModelVersion
 
-__all__ = ["BentoShelf", "Housekeeping", "Item", "LakeShelf", "LogShelf", "RunShelf", "Shelves", "housekeep"]
+__all__ = ["Housekeeping", "Item", "housekeep"]
 
 _log = logging.getLogger(__name__)
 _LOCK_SECONDS = 5.0
@@ -41,61 +42,6 @@ class Item:
     model: str
     name: str
     bytes: int = 0
-
-
-class BentoShelf(Protocol):
-    """Built bentos: `slipway.adapters.shelves.BentoStore`."""
-
-    def all(self) -> Sequence[Stored]: ...
-
-    def remove(self, model: str, version: str) -> None: ...
-
-    def sweep(self) -> None: ...
-
-
-class RunShelf(Protocol):
-    """Versions and runs in MLflow: `slipway.adapters.mlflow_shelf.MlflowShelf`."""
-
-    def versions(self, model: str) -> Sequence[ModelVersion]: ...
-
-    def runs(self, model: str) -> Sequence[Stored]: ...
-
-    def remove_version(self, model: str, version: str) -> None: ...
-
-    def remove_run(self, run_id: str) -> None: ...
-
-    def purge(self, model: str) -> int: ...
-
-
-class LakeShelf(Protocol):
-    """Data sets, reports and settled accounts in the lake: `slipway.adapters.shelves.LakeStore`."""
-
-    def data_sets(self, model: str) -> Sequence[Stored]: ...
-
-    def reports(self, model: str) -> Sequence[Stored]: ...
-
-    def accounts(self, model: str) -> Sequence[Stored]: ...
-
-    def remove(self, kind: str, model: str, name: str) -> None: ...
-
-
-class LogShelf(Protocol):
-    """Logs of slots: `slipway.adapters.shelves.SlotLogs`."""
-
-    def all(self) -> Sequence[Stored]: ...
-
-    def remove(self, name: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class Shelves:
-    """Everything that housekeeping looks through."""
-
-    bentos: BentoShelf
-    runs: RunShelf
-    lake: LakeShelf
-    logs: LogShelf
-    decisions: DecisionLog
 
 
 @dataclass
