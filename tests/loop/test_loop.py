@@ -37,7 +37,9 @@ def lake_column(stack: Stack, kind: str, column: str) -> list[str]:
     if not any(files.rglob("*.parquet")):
         return []
     with duckdb.connect() as connection:
-        query = f"SELECT CAST({column} AS VARCHAR) FROM read_parquet(?, union_by_name=true)"
+        # Replayed requests are in the log as shadow, under the id of the request that they repeat.
+        real = "WHERE NOT shadow" if kind == "predictions" else ""
+        query = f"SELECT CAST({column} AS VARCHAR) FROM read_parquet(?, union_by_name=true) {real}"
         return [str(row[0]) for row in connection.execute(query, [str(files / "**" / "*.parquet")]).fetchall()]
 
 
