@@ -13,6 +13,8 @@ PYTHON ?= python3
 # In the newest Python of a machine some wheels are still missing; uv must not fetch another one by itself.
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
+test test-unit: export OMP_NUM_THREADS := 1
+test test-unit: export OPENBLAS_NUM_THREADS := 1
 
 # An environment is up to date when the stamp named after its lock's content exists.
 checksum = $(firstword $(shell cat $(1) | sha256sum))

@@ -8,6 +8,8 @@ refused, which is quick, than answered even later.
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 
 from predictor.problems import Problem, overload
 
@@ -26,10 +28,14 @@ class Turns:
 
     Args:
         max_queue_seconds: a request that comes later in its turn is refused.
+        worked_seconds: the thread's own computing time. A turn that is long only because the machine gave the thread
+            no time to run is a stall, not overload, and nobody is refused for it.
     """
 
-    def __init__(self, max_queue_seconds: float) -> None:
+    def __init__(self, max_queue_seconds: float, worked_seconds: Callable[[], float] = time.thread_time) -> None:
         self._max_queue_seconds = max_queue_seconds
+        self._worked_seconds = worked_seconds
+        self._worked_before = 0.0
         self._began: float | None = None
         self._unseen = 0
 
@@ -40,11 +46,17 @@ class Turns:
         hardly notices, and an overlong turn has many times 16.
         """
         if self._began is not None:
-            return now - self._began > self._max_queue_seconds
+            if now - self._began <= self._max_queue_seconds:
+                return False
+            worked = self._worked_seconds()
+            if worked - self._worked_before > self._max_queue_seconds / 2:
+                return True
+            self._began, self._worked_before = now, worked
+            return False
         self._unseen += 1
         if self._unseen >= _LOOK_EVERY:
             self._unseen = 0
-            self._began = now
+            self._began, self._worked_before = now, self._worked_seconds()
             asyncio.get_running_loop().call_soon(self._end)
         return False
 

@@ -16,7 +16,8 @@ from predictor.turns import Turns
 
 def test_a_turn_is_measured_from_every_sixteenth_request_until_it_ends() -> None:
     async def scenario() -> None:
-        turns = Turns(0.1)
+        worked = iter([1.0, 1.1])
+        turns = Turns(0.1, lambda: next(worked))
         for _ in range(16):
             turns.admit(10.0)
         turns.admit(10.09)
@@ -25,6 +26,20 @@ def test_a_turn_is_measured_from_every_sixteenth_request_until_it_ends() -> None
         assert (refused.value.status, refused.value.reason) == (429, "overload")
         await asyncio.sleep(0)
         turns.admit(10.2)  # another turn, not measured yet
+
+    asyncio.run(scenario())
+
+
+def test_a_stall_of_the_machine_is_not_overload() -> None:
+    async def scenario() -> None:
+        worked = iter([1.0, 1.01, 1.1])
+        turns = Turns(0.1, lambda: next(worked))
+        for _ in range(16):
+            turns.admit(10.0)
+        turns.admit(10.5)  # half a second passed, a hundredth of it spent working
+        turns.admit(10.55)
+        with pytest.raises(Problem):
+            turns.admit(10.65)
 
     asyncio.run(scenario())
 
