@@ -63,9 +63,9 @@ def test_a_night_quarantines_what_is_incomplete_and_compacts_the_rest(
     again = next(one for one in wired.reconcile_log() if one["model"] == "iris")
     assert (again["missing"], again["found"]) == (7, [])
 
-    monkeypatch.setattr("slipway.wiring.time.sleep", lambda _: None)
+    monkeypatch.setattr("slipway.wiring.learning.time.sleep", lambda _: None)
     now = datetime.now(UTC)
-    monkeypatch.setattr("slipway.wiring._now", lambda: now + timedelta(days=2))
+    monkeypatch.setattr("slipway.wiring.learning.now_utc", lambda: now + timedelta(days=2))
     done = wired.compact_log()
     assert done["problems"] == []
     assert done["days"] >= 1

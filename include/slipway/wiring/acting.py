@@ -1,0 +1,114 @@
+"""What a user starts by hand: runs, predictions, traffic, a bento served locally."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from slipway.errors import DataError, GatewayError, StackError
+from slipway.wiring.adapters import Adapters
+
+if TYPE_CHECKING:
+    from slipway.jobs.simulate import Simulation
+
+__all__ = ["Acting"]
+
+Say = Callable[[str], None]
+
+
+class Acting(Adapters):
+    """Goes through Airflow and the gateway, as a user would."""
+
+    def start_training(self, model: str, reason: str, dataset: str | None, *, actor: str) -> dict[str, Any]:
+        """Start the training DAG; the run's id and URL."""
+        dag = f"{self.spec(model).name}_train"
+        conf = {"reason": reason, "dataset": dataset}
+        run = self.airflow.trigger(dag, conf, note=f"asked for by {actor}")
+        return {"model": model, "dag_id": dag, "run_id": run, "url": self.airflow.run_url(dag, run)}
+
+    def run_dag(self, dag: str, conf: Mapping[str, Any], *, wait: bool, say: Say) -> str:
+        """Start a DAG run and, with `wait`, follow it to its end.
+
+        Raises:
+            StackError: the run failed.
+        """
+        run = self.airflow.trigger(dag, conf)
+        say(f"{dag}: {self.airflow.run_url(dag, run)}")
+        if not wait:
+            return run
+        began = time.monotonic()
+        state = self.airflow.wait(
+            dag,
+            run,
+            timeout_seconds=6 * 3600,
+            on_change=lambda task: say(f"  {time.monotonic() - began:5.1f} s  {task.task_id}: {task.state or 'none'}"),
+        )
+        if state != "success":
+            raise StackError(f"{dag} {state}; its task logs: {self.airflow.run_url(dag, run)}")
+        return run
+
+    def predict(self, model: str, body: str | Mapping[str, Any]) -> dict[str, Any]:
+        """One prediction request through the gateway.
+
+        Raises:
+            DataError: the gateway refused the input.
+            GatewayError: it does not answer, or not with a prediction.
+        """
+        import httpx
+
+        content = body if isinstance(body, str) else json.dumps(body)
+        headers = {"content-type": "application/json"}
+        uri = f"{self.settings.gateway_uri}/predict/{model}"
+        try:
+            answer = httpx.post(uri, content=content, headers=headers, timeout=30, trust_env=False)
+        except httpx.TransportError as error:
+            raise GatewayError(f"no gateway answers at {self.settings.gateway_uri}; see `slipway status`") from error
+        if answer.status_code != 200:
+            kind = DataError if answer.status_code in (400, 404, 413, 415, 422) else GatewayError
+            raise kind(f"the gateway answered {answer.status_code}: {_detail(answer.text)}")
+        return dict(answer.json())
+
+    def simulate(
+        self,
+        model: str,
+        *,
+        rows: int,
+        rate: float,
+        shifts: Mapping[str, float] | None = None,
+        labels: bool = False,
+        seed: int | None = None,
+        progress: Callable[[Simulation], None] | None = None,
+    ) -> Simulation:
+        """Send realistic traffic; see `jobs.simulate`."""
+        from slipway.jobs.simulate import simulate
+
+        return simulate(
+            self.spec(model),
+            self.settings.gateway_uri,
+            rows=rows,
+            rate=rate,
+            shifts=shifts,
+            labels=labels,
+            seed=seed,
+            progress=progress,
+        )
+
+    def serve(self, model: str, port: int) -> None:
+        """Serve the live bento in the foreground, without the prediction log; replaces this process."""
+        import os
+
+        package = self.releases.live(self.spec(model).name)
+        self.packager.verify(package)
+        python = str(self.settings.serving_python)
+        command = [python, "-m", "bentoml", "serve", str(package.path), "--port", str(port)]
+        environment = {**os.environ, "BENTOML_HOME": str(self.settings.bentoml_home), "BENTOML_DO_NOT_TRACK": "True"}
+        os.execve(python, [*command, "--host", self.settings.host], environment)  # noqa: S606
+
+
+def _detail(text: str) -> str:
+    try:
+        return str(json.loads(text)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return text[:200]
