@@ -17,7 +17,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
-from slipway.core.rollout import Phase
+from slipway.core.rollout_record import Phase
 from slipway.errors import SlipwayError
 from slipway.jobs.reconcile import Finding
 from slipway.spec import fleet_names

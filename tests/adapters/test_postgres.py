@@ -15,7 +15,7 @@ from contracts.world import QUICK
 from slipway.adapters.postgres import Database, migrate
 from slipway.adapters.postgres_ledger import PostgresDecisionLog, PostgresLedger, append
 from slipway.adapters.postgres_releases import PostgresReleaseStore
-from slipway.core.rollout import Phase, Rollout
+from slipway.core.rollout_record import Phase, Rollout
 from slipway.errors import ConflictError, NotFoundError, StoreError
 from slipway.ports import Decision
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from contracts.world import World
 from slipway.core.checks import SideLog
-from slipway.core.rollout import Rollout
+from slipway.core.rollout_record import Rollout
 from slipway.core.routes import BackendStats, SlotName, cluster_name
 from slipway.core.slot_metrics import SlotMetrics
 

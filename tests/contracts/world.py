@@ -21,7 +21,7 @@ from contracts.twins import (
 from slipway.adapters.postgres import Database
 from slipway.adapters.postgres_ledger import PostgresLedger
 from slipway.adapters.postgres_releases import PostgresReleaseStore
-from slipway.core.rollout import Phase, Rollout
+from slipway.core.rollout_record import Phase, Rollout
 from slipway.jobs.parts import Parts
 from slipway.jobs.releases import Releases
 from slipway.spec import RolloutPolicy, all_at_once

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.core.checks import error_rate, judge, readiness
-from slipway.core.rollout import (
+from slipway.core.rollout import decide, target_weights
+from slipway.core.rollout_record import (
     ENDED,
     Ask,
     Finish,
@@ -24,8 +25,6 @@ from slipway.core.rollout import (
     Start,
     Stop,
     Wait,
-    decide,
-    target_weights,
 )
 from slipway.core.verdict import Check, Verdict
 from slipway.spec import RolloutPolicy, Step

@@ -19,7 +19,7 @@ from typing import Any
 from faults.open_load import OpenLoad, Reply
 from faults.swaps import swaps
 from faults.whole_stack import RESULTS, ROW, FaultStack, load_results, save_result, until
-from slipway.core.rollout import Phase, Rollout
+from slipway.core.rollout_record import Phase, Rollout
 
 PHASES = (
     "packaged",

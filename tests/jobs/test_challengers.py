@@ -12,7 +12,7 @@ import pytest
 
 from contracts.traffic_twin import Behaviour, TrafficTwin
 from contracts.world import QUICK, World
-from slipway.core.rollout import Phase
+from slipway.core.rollout_record import Phase
 from slipway.spec import RolloutPolicy
 
 pytestmark = pytest.mark.services

@@ -13,7 +13,7 @@ from contracts.tracker_twin import DecisionTwin
 from contracts.twins import fault_hook
 from contracts.world import QUICK, World
 from slipway.core.reach import Stored
-from slipway.core.rollout import Phase
+from slipway.core.rollout_record import Phase
 from slipway.errors import RegistryError
 from slipway.jobs.housekeep import Housekeeping, housekeep
 from slipway.jobs.shelves import Shelves

@@ -18,7 +18,7 @@ from contracts.services import Cluster
 from contracts.twins import fault_hook
 from contracts.world import QUICK, World, make_world
 from slipway.core.checks import Pair
-from slipway.core.rollout import Phase
+from slipway.core.rollout_record import Phase
 from slipway.jobs.parts import LoggedRequest
 from slipway.jobs.release import awaits_approval
 from slipway.spec import Step

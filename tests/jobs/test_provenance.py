@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from contracts.world import QUICK, World
-from slipway.core.rollout import Phase
+from slipway.core.rollout_record import Phase
 from slipway.errors import NotFoundError
 from slipway.jobs.provenance import behind_request, served_at
 from slipway.spec import Step

@@ -6,7 +6,7 @@ import pytest
 
 from contracts.twins import package
 from contracts.world import QUICK, World
-from slipway.core.rollout import Phase
+from slipway.core.rollout_record import Phase
 from slipway.core.routes import BackendStats
 from slipway.ports import Slot
 

@@ -11,7 +11,7 @@ import pytest
 from contracts.traffic_twin import TrafficTwin
 from contracts.world import QUICK, World
 from slipway.core.checks import Pair
-from slipway.core.rollout import Phase, Rollout
+from slipway.core.rollout_record import Phase, Rollout
 from slipway.core.slot_metrics import SlotMetrics
 from slipway.errors import ConflictError, NotFoundError
 from slipway.jobs.parts import LoggedRequest

@@ -28,7 +28,7 @@ from slipway.adapters.postgres_releases import PostgresReleaseStore
 from slipway.adapters.slot_probe import HttpSlotProbe, SystemClock
 from slipway.adapters.spool import Spool
 from slipway.adapters.supervisor import SupervisorRuntime
-from slipway.core.rollout import Phase, Rollout
+from slipway.core.rollout_record import Phase, Rollout
 from slipway.jobs.answers import LakeAnswers
 from slipway.jobs.parts import Parts
 from slipway.jobs.releases import Releases

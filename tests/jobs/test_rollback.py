@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from contracts.world import QUICK, World
-from slipway.core.rollout import Phase
+from slipway.core.rollout_record import Phase
 from slipway.errors import ArtefactError, ConflictError, NotFoundError, RolloutError, SlipwayError
 from slipway.jobs.rollback import RolledBack
 

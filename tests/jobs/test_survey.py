@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from contracts.world import World
-from slipway.core.rollout import Phase
+from slipway.core.rollout_record import Phase
 from slipway.ports import Readiness, Slot
 
 pytestmark = pytest.mark.services

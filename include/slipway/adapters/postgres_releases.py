@@ -20,7 +20,7 @@ from slipway.adapters.postgres import Database
 from slipway.adapters.postgres_ledger import append
 from slipway.adapters.postgres_tables import ledger, packages, rollouts, slots, traffic
 from slipway.core.fleet import SlotRecord, Traffic
-from slipway.core.rollout import Phase, Rollout
+from slipway.core.rollout_record import Phase, Rollout
 from slipway.core.routes import SLOTS, SlotName
 from slipway.core.verdict import Check, Verdict
 from slipway.errors import ConflictError, NotFoundError

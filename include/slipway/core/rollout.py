@@ -14,9 +14,7 @@ from datetime import datetime, timedelta
 
 from slipway.core.checks import judge
 from slipway.core.rollout_record import (
-    ENDED,
     PREPARING,
-    WATCHED,
     Action,
     Ask,
     Finish,
@@ -34,28 +32,7 @@ from slipway.core.rollout_record import (
 from slipway.core.routes import SlotName
 from slipway.core.verdict import Verdict
 
-__all__ = [
-    "ENDED",
-    "PREPARING",
-    "WATCHED",
-    "Action",
-    "Ask",
-    "Finish",
-    "Go",
-    "Observation",
-    "Phase",
-    "Promote",
-    "Replay",
-    "Rollout",
-    "Shift",
-    "Start",
-    "Stop",
-    "Wait",
-    "decide",
-    "mirrors",
-    "target_shadow",
-    "target_weights",
-]
+__all__ = ["decide", "mirrors", "target_shadow", "target_weights"]
 
 _SHIFT_SECONDS = 30.0
 ABORTED_BY_OPERATOR = "aborted by an operator"

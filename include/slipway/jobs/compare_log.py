@@ -13,11 +13,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from slipway.core.checks import disagreement, divergence, quality
-from slipway.core.rollout import Phase, mirrors, target_weights
+from slipway.core.rollout import mirrors, target_weights
+from slipway.core.rollout_record import Phase
 from slipway.core.verdict import Check, Verdict
 
 if TYPE_CHECKING:
-    from slipway.core.rollout import Rollout
+    from slipway.core.rollout_record import Rollout
     from slipway.jobs.parts import Parts
 
 __all__ = ["log_checks"]

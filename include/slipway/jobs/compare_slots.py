@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from slipway.core.checks import error_rate, latency, saturation
-from slipway.core.rollout import Phase, mirrors, target_weights
+from slipway.core.rollout import mirrors, target_weights
+from slipway.core.rollout_record import Phase
 from slipway.core.slot_metrics import SlotMetrics
 from slipway.core.verdict import Check, Verdict
 from slipway.errors import SlipwayError
 
 if TYPE_CHECKING:
-    from slipway.core.rollout import Rollout
+    from slipway.core.rollout_record import Rollout
     from slipway.core.routes import BackendStats, GatewayState, SlotName
     from slipway.jobs.parts import Parts
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from slipway.core.checks import readiness
-from slipway.core.rollout import WATCHED, Observation, Phase
+from slipway.core.rollout_record import WATCHED, Observation, Phase
 from slipway.errors import GatewayError
 from slipway.jobs.compare_log import log_checks
 from slipway.jobs.compare_slots import renewed_baseline, shadow_checks, traffic_checks
@@ -17,7 +17,7 @@ from slipway.ports import Readiness
 
 if TYPE_CHECKING:
     from slipway.core.fleet import SlotRecord
-    from slipway.core.rollout import Rollout
+    from slipway.core.rollout_record import Rollout
     from slipway.core.routes import GatewayState
     from slipway.core.verdict import Check
     from slipway.jobs.parts import Parts

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from slipway.core.checks import Pair, SideLog
     from slipway.core.fleet import SlotRecord, Traffic
-    from slipway.core.rollout import Phase, Rollout
+    from slipway.core.rollout_record import Phase, Rollout
     from slipway.core.routes import SlotName
     from slipway.ports import (
         Clock,

@@ -14,7 +14,7 @@ from slipway.core.history import rollout_behind, served
 from slipway.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from slipway.core.rollout import Rollout
+    from slipway.core.rollout_record import Rollout
     from slipway.jobs.parts import Ledger, ReleaseStore
     from slipway.ports import LedgerEntry
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from slipway.core.faults import fault_point
 from slipway.core.fleet import SlotRecord, Traffic, routes, slot_is_wanted
-from slipway.core.rollout import Phase
+from slipway.core.rollout_record import Phase
 from slipway.core.routes import GatewayState, Route, differences
 from slipway.errors import ConflictError, NotFoundError, SlipwayError
 from slipway.jobs.release import CHAMPION, advance, awaits_approval
@@ -20,7 +20,7 @@ from slipway.ports import Slot
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from slipway.core.rollout import Rollout
+    from slipway.core.rollout_record import Rollout
     from slipway.jobs.parts import Parts
 
 __all__ = ["Finding", "reconcile", "reconcile_registry", "take_over"]

@@ -15,7 +15,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 from slipway.core.faults import fault_point
-from slipway.core.rollout import (
+from slipway.core.rollout import decide
+from slipway.core.rollout_record import (
     PREPARING,
     Action,
     Ask,
@@ -29,7 +30,6 @@ from slipway.core.rollout import (
     Start,
     Stop,
     Wait,
-    decide,
 )
 from slipway.core.routes import other_slot
 from slipway.core.verdict import Check, Verdict

@@ -18,7 +18,7 @@ from slipway.jobs.parts import Parts
 
 if TYPE_CHECKING:
     from slipway.core.fleet import ModelStatus
-    from slipway.core.rollout import Rollout
+    from slipway.core.rollout_record import Rollout
     from slipway.core.routes import GatewayState, SlotName
     from slipway.jobs.reconcile import Finding
     from slipway.jobs.release import Progress

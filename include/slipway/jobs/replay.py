@@ -18,7 +18,7 @@ from slipway.core.verdict import Check, Verdict
 from slipway.errors import SlipwayError
 
 if TYPE_CHECKING:
-    from slipway.core.rollout import Rollout
+    from slipway.core.rollout_record import Rollout
     from slipway.jobs.parts import LoggedRequest, Parts
 
 __all__ = ["replay"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from slipway.core.fleet import fallback_version
-from slipway.core.rollout import Phase, Rollout
+from slipway.core.rollout_record import Phase, Rollout
 from slipway.core.routes import other_slot
 from slipway.errors import ArtefactError, ConflictError, NotFoundError, RolloutError
 from slipway.jobs.release import Progress, awaits_approval, begin, drive, sync_alias

@@ -17,7 +17,7 @@ from slipway.jobs.release import CHAMPION
 from slipway.ports import Slot
 
 if TYPE_CHECKING:
-    from slipway.core.rollout import Rollout
+    from slipway.core.rollout_record import Rollout
     from slipway.jobs.parts import Parts
 
 __all__ = ["survey"]

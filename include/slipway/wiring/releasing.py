@@ -12,7 +12,7 @@ from slipway.wiring.adapters import Adapters
 from slipway.wiring.facts import facts, rollout_facts
 
 if TYPE_CHECKING:
-    from slipway.core.rollout import Rollout
+    from slipway.core.rollout_record import Rollout
     from slipway.jobs.release import Progress
 
 __all__ = ["Releasing"]
