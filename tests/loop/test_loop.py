@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -19,6 +20,9 @@ import pytest
 from loop.conftest import Stack, wait_until
 from loop.steady_load import SteadyLoad
 from slipway.adapters.bentoml import digest_of
+from slipway.jobs.package import package
+from slipway.spec import ChecksPolicy, RolloutPolicy, canary
+from slipway.stack.supervisor import Supervisor
 from slipway.wiring import Wiring
 
 pytestmark = pytest.mark.stack
@@ -143,10 +147,10 @@ def test_a_bento_with_wrong_golden_rows_never_gets_a_request(stack: Stack, tmp_p
     golden_file.write_text(json.dumps(golden))
     identity_file = next(wrong.rglob("identity.json"))
     identity_file.write_text(json.dumps(json.loads(identity_file.read_text()) | {"version": "99"}))
-    package = dataclasses.replace(good, version="99", path=wrong, bento_tag="iris:v99", digest=digest_of(wrong))
+    wrong_package = dataclasses.replace(good, version="99", path=wrong, bento_tag="iris:v99", digest=digest_of(wrong))
     policy = slipway.spec("iris").rollout.model_copy(update={"ready_timeout_seconds": 10.0})
     with SteadyLoad(stack.settings().gateway_uri, "iris", ROW, rate=50) as load:
-        rollout = slipway.releases.begin(package, policy, actor="test", reason="wrong golden rows")
+        rollout = slipway.releases.begin(wrong_package, policy, actor="test", reason="wrong golden rows")
         for progress in slipway.releases.drive(rollout):
             rollout = progress.rollout
     assert rollout.phase == "rolled_back"
@@ -182,6 +186,53 @@ def test_a_killed_release_task_ends_with_one_consistent_version(stack: Stack) ->
     events = [row["event"] for row in stack.ledger("--model", "iris") if row["rollout_id"] == rollout.id]
     assert events.count("live") == (1 if live == "2" else 0)
     stack.cli("rollback", "iris", "--to", "1", check=live == "2")
+
+
+AIRFLOW = ("airflow-scheduler", "airflow-api-server", "airflow-dag-processor", "airflow-triggerer")
+
+
+def test_airflow_killed_in_mid_canary_leaves_the_keeper_to_finish(stack: Stack) -> None:
+    """Airflow drives a canary, dies and stays down; the keeper promotes within the policy's deadline."""
+    slipway, supervisor = Wiring(stack.settings()), Supervisor(stack.settings())
+    built = package("iris", "2", packager=slipway.packager, registry=slipway.mlflow)
+    policy = RolloutPolicy(
+        steps=canary(10, 50, bake_seconds=15),
+        bake_seconds=5,
+        replay_requests=0,
+        min_requests=20,
+        deadline_seconds=240,
+        # Two versions beside a whole Airflow on few cores: latency is compared with room.
+        checks=ChecksPolicy(latency_p50_ratio=4.0, latency_p99_ratio=8.0, latency_floor_ms=250.0, min_rows=50),
+    )
+    with SteadyLoad(stack.settings().gateway_uri, "iris", ROW, rate=50) as load:
+        rollout = slipway.releases.begin(built, policy, actor="test", reason="a canary")
+        began = time.monotonic()
+        slipway.airflow.trigger("iris_release", {"version": "2", "reason": "drives the canary"})
+        wait_until(lambda: slipway.store.rollout(rollout.id).phase == "shifting", 120, "the canary")
+        wait_until(lambda: task_processes(stack), 30, "Airflow's task to drive it")
+        try:
+            killed = {process.pid for process in stack.processes() if "airflow" in process.command}
+            killed |= set(task_processes(stack))
+            for part in AIRFLOW:  # first, or Supervisor would start them again
+                supervisor.stop(part)
+            for pid in killed:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            assert slipway.store.rollout(rollout.id).phase == "shifting"
+            left = policy.deadline_seconds - (time.monotonic() - began)
+            ended = wait_until(
+                lambda: (found := slipway.store.rollout(rollout.id)).ended and found, left, "the keeper to finish"
+            )
+            assert (ended.phase, ended.failure) == ("live", None)
+            wait_until(lambda: load.answers[-1].version == "2", 10, "version 2 to answer")
+        finally:
+            for part in AIRFLOW:
+                supervisor.start(part)
+    assert load.failures() == []
+    events = [row["event"] for row in stack.ledger("--model", "iris") if row["rollout_id"] == rollout.id]
+    assert events.count("live") == 1
+    stack.cli("rollback", "iris", "--to", "1")
+    wait_until(lambda: stack.cli("status", check=False).returncode == 0, 90, "Airflow to be back")
 
 
 BAD: list[tuple[str, dict[str, Any], int]] = [
