@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from faults.open_load import OpenLoad, Reply
 from faults.swaps import swaps
 from faults.whole_stack import RESULTS, ROW, FaultStack, load_results, save_result, until
+from loop.open_load import OpenLoad, Reply
 from slipway.core.rollout_record import Phase, Rollout
 
 PHASES = (

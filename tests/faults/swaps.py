@@ -12,8 +12,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from faults.open_load import OpenLoad, Reply
 from faults.whole_stack import ROW, FaultStack, save_result
+from loop.open_load import OpenLoad, Reply
 
 _QUIET_SECONDS = 10.0
 _PAUSE_SECONDS = 0.25

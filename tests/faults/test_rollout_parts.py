@@ -12,9 +12,9 @@ import pytest
 
 from contracts.services import Backend, eventually
 from faults.month import _growth
-from faults.open_load import OpenLoad, Reply
 from faults.rollout_run import POINTS, QUICK, Round, _judge_clients, cells
 from faults.swaps import _result
+from loop.open_load import OpenLoad, Reply
 
 HOOK = Path(__file__).parent / "hook.py"
 

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from loop.conftest import Stack, wait_until
-from loop.steady_load import SteadyLoad
+from loop.open_load import OpenLoad
 from slipway.adapters.bentoml import digest_of
 from slipway.jobs.package import package
 from slipway.spec import ChecksPolicy, RolloutPolicy, canary
@@ -108,24 +108,24 @@ def test_drift_with_labels_retrains_and_releases_without_a_failed_request(stack:
     began = datetime.now(UTC)
     labelled = len(lake_column(stack, "labels", "request_id"))
     shift = ["--shift", "petal_length=+1.5", "--shift", "petal_width=+0.8"]
-    with SteadyLoad(stack.settings().gateway_uri, "iris", ROW, rate=100) as load:
+    with OpenLoad(stack.settings().gateway_port, "iris", ROW, rate=100) as load:
         stack.cli("simulate", "iris", "--rows", "3000", "--rate", "200", *shift, "--labels", "--seed", "12")
         wait_for_labels(stack, labelled + 3000)
         decision = run_drift(stack, began)
         assert decision["verdict"] == "drift", decision
         assert any("petal_length" in reason for reason in decision["reasons"]), decision
         wait_until(lambda: live_version(stack) == "2", 180, "version 2 to be live")
-        wait_until(lambda: load.answers[-1].version == "2", 10, "version 2 to answer")
+        wait_until(lambda: load.replies[-1].version == "2", 10, "version 2 to answer")
 
         began_rollback = time.monotonic()
         stack.cli("rollback", "iris")
         rollback_seconds = time.monotonic() - began_rollback
-        wait_until(lambda: load.answers[-1].version == "1", 2, "version 1 to answer again")
-        back_at = len(load.answers)
-        wait_until(lambda: len(load.answers) > back_at + 100, 10, "the load to go on")
+        wait_until(lambda: load.replies[-1].version == "1", 2, "version 1 to answer again")
+        back_at = len(load.replies)
+        wait_until(lambda: len(load.replies) > back_at + 100, 10, "the load to go on")
     assert load.failures() == []
     assert set(load.versions()) == {"1", "2"}
-    assert {answer.version for answer in load.answers[back_at:]} == {"1"}
+    assert {reply.version for reply in load.replies[back_at:]} == {"1"}
     assert rollback_seconds <= 2
 
     story = [(row["event"], row["version"]) for row in reversed(stack.ledger("--model", "iris"))]
@@ -149,7 +149,7 @@ def test_a_bento_with_wrong_golden_rows_never_gets_a_request(stack: Stack, tmp_p
     identity_file.write_text(json.dumps(json.loads(identity_file.read_text()) | {"version": "99"}))
     wrong_package = dataclasses.replace(good, version="99", path=wrong, bento_tag="iris:v99", digest=digest_of(wrong))
     policy = slipway.spec("iris").rollout.model_copy(update={"ready_timeout_seconds": 10.0})
-    with SteadyLoad(stack.settings().gateway_uri, "iris", ROW, rate=50) as load:
+    with OpenLoad(stack.settings().gateway_port, "iris", ROW, rate=50) as load:
         rollout = slipway.releases.begin(wrong_package, policy, actor="test", reason="wrong golden rows")
         for progress in slipway.releases.drive(rollout):
             rollout = progress.rollout
@@ -204,7 +204,7 @@ def test_airflow_killed_in_mid_canary_leaves_the_keeper_to_finish(stack: Stack) 
         # Two versions beside a whole Airflow on few cores: latency is compared with room.
         checks=ChecksPolicy(latency_p50_ratio=4.0, latency_p99_ratio=8.0, latency_floor_ms=250.0, min_rows=50),
     )
-    with SteadyLoad(stack.settings().gateway_uri, "iris", ROW, rate=50) as load:
+    with OpenLoad(stack.settings().gateway_port, "iris", ROW, rate=50) as load:
         rollout = slipway.releases.begin(built, policy, actor="test", reason="a canary")
         began = time.monotonic()
         slipway.airflow.trigger("iris_release", {"version": "2", "reason": "drives the canary"})
@@ -224,7 +224,7 @@ def test_airflow_killed_in_mid_canary_leaves_the_keeper_to_finish(stack: Stack) 
                 lambda: (found := slipway.store.rollout(rollout.id)).ended and found, left, "the keeper to finish"
             )
             assert (ended.phase, ended.failure) == ("live", None)
-            wait_until(lambda: load.answers[-1].version == "2", 10, "version 2 to answer")
+            wait_until(lambda: load.replies[-1].version == "2", 10, "version 2 to answer")
         finally:
             for part in AIRFLOW:
                 supervisor.start(part)
@@ -340,16 +340,16 @@ def live_slot_part(stack: Stack) -> str:
 def test_what_is_killed_returns_by_itself(stack: Stack, part: str, seconds: float) -> None:
     name = live_slot_part(stack) if part == "live bento" else part
     pid = pid_of(stack, name)
-    with SteadyLoad(stack.settings().gateway_uri, "iris", ROW, rate=50) as load:
-        wait_until(lambda: len(load.answers) > 20, 10, "the load to flow")
+    with OpenLoad(stack.settings().gateway_port, "iris", ROW, rate=50) as load:
+        wait_until(lambda: len(load.replies) > 20, 10, "the load to flow")
         killed = time.time()
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: pid_of(stack, name) not in (0, pid), seconds, f"{part} to return")
         wait_until(lambda: stack.cli("status", name, check=False).returncode == 0, 60, f"{part} to be ready")
-        at = len(load.answers)
-        wait_until(lambda: len(load.answers) > at + 50, 20, "the load to go on")
-    assert {answer.status for answer in load.answers[at:]} == {200}
-    recovered = max((answer.at for answer in load.failures()), default=killed)
+        at = len(load.replies)
+        wait_until(lambda: len(load.replies) > at + 50, 20, "the load to go on")
+    assert {reply.status for reply in load.replies[at:]} == {200}
+    recovered = max((reply.done for reply in load.failures()), default=killed)
     assert recovered - killed <= 10
     if part not in ("live bento", "envoy"):
         assert load.failures() == []

@@ -1,0 +1,154 @@
+"""An open-loop stream of single-row predictions that remembers every answer.
+
+The stream has a process of its own: in the process that drives a release, the two would wait for each other's turn of
+the interpreter, and the latency that is measured would be the test's. Raw sockets keep it cheap enough to run beside a
+whole stack on two cores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import astuple, dataclass, field
+from typing import Any, TextIO
+
+_CONNECTIONS = 32
+_TIMEOUT_SECONDS = 30.0
+_FLUSH_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One request: when it was sent and answered (Unix time), and by whom; status 0 is a broken connection."""
+
+    sent: float
+    done: float
+    status: int
+    version: str = ""
+    slot: str = ""
+    request_id: str = ""
+    error: str = ""
+
+    @property
+    def seconds(self) -> float:
+        return self.done - self.sent
+
+
+@dataclass
+class OpenLoad:
+    """`with OpenLoad(port, "iris", row, rate=50) as load:` — the stream runs inside of the block."""
+
+    port: int
+    model: str
+    row: dict[str, Any]
+    rate: float = 50.0
+    replies: list[Reply] = field(default_factory=list)
+
+    def __enter__(self) -> OpenLoad:
+        command = [sys.executable, __file__, str(self.port), self.model, json.dumps(self.row), str(self.rate)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()  # which tells it to stop, also when this process is killed
+        self._reader.join(_TIMEOUT_SECONDS + 5)
+        self._process.wait(5)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.replies.append(Reply(*json.loads(line)))
+
+    def between(self, start: float, end: float) -> list[Reply]:
+        """Requests that were sent in this time."""
+        time.sleep(5 * _FLUSH_SECONDS)
+        return [reply for reply in self.replies if start <= reply.sent < end]
+
+    def failures(self) -> list[Reply]:
+        return [reply for reply in self.replies if reply.status != 200]
+
+    def versions(self) -> Counter[str]:
+        return Counter(reply.version for reply in self.replies if reply.status == 200)
+
+    def answered_ids(self) -> set[str]:
+        return {reply.request_id for reply in self.replies if reply.status == 200}
+
+
+class _Stream:
+    """The other side: sends, and writes each reply as one line."""
+
+    def __init__(self, port: int, model: str, row: str, rate: float, out: TextIO) -> None:
+        body = row.encode()
+        head = f"POST /predict/{model} HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
+        self._request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+        self._port, self._rate, self._out = port, rate, out
+        self._idle: asyncio.LifoQueue[Any] = asyncio.LifoQueue()
+
+    async def run(self, stop: threading.Event) -> None:
+        for _ in range(_CONNECTIONS):
+            self._idle.put_nowait(None)
+        flushing = asyncio.create_task(self._flush())
+        tasks: set[asyncio.Task[None]] = set()
+        began, count = time.perf_counter(), 0
+        while not stop.is_set():
+            delay = began + count / self._rate - time.perf_counter()
+            if delay > 0:
+                await asyncio.sleep(delay)
+            count += 1
+            task = asyncio.create_task(self._one())
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        await asyncio.gather(*tasks)
+        flushing.cancel()
+        self._out.flush()
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_SECONDS)
+            self._out.flush()
+
+    async def _one(self) -> None:
+        sent = time.time()
+        connection = await self._idle.get()
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                if connection is None:
+                    connection = await asyncio.open_connection("127.0.0.1", self._port)
+                connection[1].write(self._request)
+                status, headers = await _answer(connection[0])
+        except (OSError, EOFError, ValueError, TimeoutError) as error:
+            reply = Reply(sent, time.time(), 0, error=f"{type(error).__name__}: {error}")
+            if connection is not None:
+                connection[1].close()
+            connection = None
+        else:
+            who = (headers.get(f"x-{name}", "") for name in ("model-version", "slot", "request-id"))
+            reply = Reply(sent, time.time(), status, *who)
+        self._out.write(json.dumps(astuple(reply)) + "\n")
+        self._idle.put_nowait(connection)
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+    await reader.readexactly(int(headers["content-length"]))
+    return int(head[0].split()[1]), headers
+
+
+def _main() -> None:
+    port, model, row, rate = sys.argv[1:]
+    stop = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    asyncio.run(_Stream(int(port), model, row, float(rate), sys.stdout).run(stop))
+
+
+if __name__ == "__main__":
+    _main()
