@@ -11,7 +11,8 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -164,8 +165,35 @@ def _convert(spec: ModelSpec, fitted: Any) -> bytes:
 
     options = {"zipmap": False} if spec.task == "classification" else None
     inputs = [("input", FloatTensorType([None, len(spec.features)]))]
-    graph = to_onnx(fitted, initial_types=inputs, options=options, target_opset=18, name=spec.name)
+    with _plain_attributes():
+        graph = to_onnx(fitted, initial_types=inputs, options=options, target_opset=18, name=spec.name)
     return bytes(graph.SerializeToString())
+
+
+@contextmanager
+def _plain_attributes() -> Iterator[None]:
+    """skl2onnx 1.20 hands ONNX booleans where it wants integers, and arrays of one number where it wants numbers."""
+    from skl2onnx.common._container import ModelComponentContainer
+
+    real = ModelComponentContainer.add_node
+
+    def add_node(self: Any, *arguments: Any, **attributes: Any) -> Any:
+        return real(self, *arguments, **{name: _plain(value) for name, value in attributes.items()})
+
+    ModelComponentContainer.add_node = add_node
+    try:
+        yield
+    finally:
+        ModelComponentContainer.add_node = real
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list) and value:
+        if any(isinstance(one, (bool, np.bool_)) for one in value):
+            return [int(one) for one in value]
+        if isinstance(value[0], np.ndarray) and value[0].size == 1:
+            return [float(one.item()) for one in value]
+    return value
 
 
 def _difference(got: Predictions, expected: Predictions) -> float:
