@@ -1,8 +1,8 @@
 """Hourly AC power of a 5 kW photovoltaic plant from the weather, over a typical year.
 
-The weather is the typical meteorological year of Greensboro, North Carolina (TMY3 723170), which pvlib brings along; the
-power is what the PVWatts model makes of it (Dobos, PVWatts Version 5 Manual, 2014), with a meter's noise on top. Rows are in
-time order, half of them at night, and no two seasons are alike.
+The weather is the typical meteorological year of Greensboro, North Carolina (TMY3 723170), which pvlib brings along;
+the power is what the PVWatts model makes of it (Dobos, PVWatts Version 5 Manual, 2014), with a meter's noise on top.
+Rows are in time order, half of them at night, and no two seasons are alike.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ MODEL = ModelSpec(
     metric=Metric(name="mae", floor=0.25),
     golden_rows=(
         {"ghi": 0.0, "dni": 0.0, "dhi": 0.0, "temp_air": 2.0, "wind_speed": 1.5, "zenith": 140.0, "azimuth": 30.0},
-        {"ghi": 820.0, "dni": 760.0, "dhi": 150.0, "temp_air": 27.0, "wind_speed": 2.6, "zenith": 25.0, "azimuth": 170.0},
+        {"ghi": 820.0, "dni": 760.0, "dhi": 150.0, "temp_air": 27.0, "wind_speed": 2.6, "zenith": 25.0, "azimuth": 170},
         {"ghi": 180.0, "dni": 40.0, "dhi": 150.0, "temp_air": 9.0, "wind_speed": 4.1, "zenith": 62.0, "azimuth": 205.0},
     ),
     time="time",
