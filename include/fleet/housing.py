@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from slipway.settings import load_settings
 from slipway.spec import (
     Candidate,
     DataPolicy,
@@ -43,16 +44,17 @@ def fetch() -> pd.DataFrame:
     """The real rows.
 
     Raises:
-        OSError: they are neither in scikit-learn's data folder nor can they be downloaded.
+        OSError: they were never downloaded, and cannot be now.
     """
     import socket
 
     from sklearn.datasets import fetch_california_housing
 
+    folder = load_settings().home / "downloads"
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_SECONDS)  # the fetcher itself would wait for ever
     try:
-        return fetch_california_housing(as_frame=True, n_retries=1, delay=0).frame
+        return fetch_california_housing(data_home=str(folder), as_frame=True, n_retries=1, delay=0.1).frame
     finally:
         socket.setdefaulttimeout(before)
 

@@ -149,8 +149,10 @@ class Loop:
         random = np.random.default_rng(seed)
         source = self.spec.loader()
         drawn = source.iloc[random.integers(0, len(source), rows)].reset_index(drop=True)
-        for name in self.spec.feature_names:
+        for feature in self.spec.features:
+            name = feature.name
             drawn[name] += random.normal(0, 0.01 * source[name].std(), rows) + (shifts or {}).get(name, 0.0)
+            drawn[name] = drawn[name].clip(feature.minimum, feature.maximum)
         champion = self.tracker.by_alias(self.spec.name, "champion")
         scorer = self.files.read(self.tracker.artefacts / champion.run_id / "model")
         answers = scorer.predict(drawn)
