@@ -59,6 +59,10 @@ class FileStore:
         names = [str(path).rstrip("/").rsplit("/", 1)[-1] for path in found]
         return [f"{folder}/{name}" for name in sorted(names)]
 
+    def read(self, path: str) -> bytes:
+        """A whole file."""
+        return bytes(self._fs.cat_file(self._full(path)))
+
     def write(self, path: str, content: bytes) -> None:
         """Write a whole file or none; an existing one is replaced."""
         full = self._full(path)
