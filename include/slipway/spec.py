@@ -172,7 +172,9 @@ class DriftPolicy(_Frozen):
     max_rows: int = Field(default=50_000, ge=100, description="rows judged per window; more are sampled")
     alpha: float = Field(default=0.01, gt=0, lt=1, description="false-alarm rate of one window, over all features")
     null_windows: int = Field(default=500, ge=50, description="reference windows behind each threshold")
-    effect_floor: float = Field(default=0.1, ge=0, description="smallest statistic that counts as drift")
+    effect_floor: float = Field(
+        default=0.1, ge=0, description="smallest shift that counts, in standard deviations of the reference"
+    )
     confirm: int = Field(default=2, ge=1)
     confirm_of: int = Field(default=3, ge=1)
     min_coverage: float = Field(default=0.999, ge=0, le=1, description="logged share of answered rows")
