@@ -57,7 +57,7 @@ def main() -> int:
         seconds = time.monotonic() - began
         for outcome in outcomes:
             lines.append(report.Line(group, case.name, outcome, seconds / len(outcomes)))
-            say(f"  {report.sentence(outcome)}")
+            say(f"  {report.sentence(outcome, quick)}")
     about = {
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "plan": "quick" if quick else "full",
@@ -67,7 +67,7 @@ def main() -> int:
     folder = home_path() / "bench"
     report.write(about, lines, folder / "decisions.json")
     report.draw(lines, folder / "decisions.png")
-    print(f"\n{report.table(lines)}\n\n{folder / 'decisions.json'}\n{folder / 'decisions.png'}")
+    print(f"\n{report.table(lines, quick)}\n\n{folder / 'decisions.json'}\n{folder / 'decisions.png'}")
     missed = [line.outcome for line in lines if not line.outcome.kept]
     failed = [one for one in missed if not (quick and report.may_be_chance(one))]
     if missed or not lines:

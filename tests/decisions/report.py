@@ -43,17 +43,22 @@ def bound(outcome: Outcome) -> str:
     return f"{'≤' if outcome.at_most else '≥'} {figure(outcome, outcome.bound)}"
 
 
-def sentence(outcome: Outcome) -> str:
-    kept = "kept" if outcome.kept else "MISSED"
-    return f"{outcome.name}: {figure(outcome, outcome.value)} ({bound(outcome)}, {outcome.trials} trials) {kept}"
+def word(outcome: Outcome, few: bool) -> str:
+    """Whether the bound is kept; with few trials a miss may be chance."""
+    return "yes" if outcome.kept else "chance?" if few and may_be_chance(outcome) else "NO"
 
 
-def table(lines: Sequence[Line]) -> str:
+def sentence(outcome: Outcome, few: bool = False) -> str:
+    kept = f"kept: {word(outcome, few)}"
+    return f"{outcome.name}: {figure(outcome, outcome.value)} ({bound(outcome)}, {outcome.trials} trials), {kept}"
+
+
+def table(lines: Sequence[Line], few: bool = False) -> str:
     """One line per outcome, by file."""
     rows = [_HEAD]
     for line in lines:
         one = line.outcome
-        kept = "yes" if one.kept else "NO"
+        kept = word(one, few)
         name = f"{line.group}: {one.name}"
         rows.append((name, figure(one, one.value), bound(one), kept, str(one.trials), f"{line.seconds:.1f}"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]

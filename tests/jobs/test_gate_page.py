@@ -96,6 +96,18 @@ def test_the_page_says_the_rule_the_verdict_and_the_slices_in_words() -> None:
     assert "<svg" not in first
 
 
+def test_the_picture_stays_inside_its_frame() -> None:
+    for page in (_page("drift"), _page("scheduled")):
+        bars = re.findall(r"<rect class='bar' x='([\d.-]+)' y='([\d.-]+)' width='([\d.]+)' height='([\d.]+)'", page)
+        assert len(bars) > 10
+        for x, y, width, height in (map(float, bar) for bar in bars):
+            assert 0 <= x < x + width <= 720
+            assert 20 <= y <= y + height <= 170.1
+        places = [float(x) for x in re.findall(r"<line class='(?:zero|bound|needed)' x1='([\d.-]+)'", page)]
+        assert len(places) >= 2
+        assert all(0 <= x <= 720 for x in places)
+
+
 def test_the_gate_writes_the_page_and_says_where() -> None:
     loop = Loop()
     loop.first_champion()

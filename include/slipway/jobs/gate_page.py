@@ -16,7 +16,7 @@ from slipway.spec import ModelSpec
 
 __all__ = ["gate_page"]
 
-_WIDTH, _HEIGHT, _BOTTOM = 720.0, 220.0, 170.0
+_WIDTH, _HEIGHT, _BOTTOM = 720.0, 226.0, 170.0
 _STYLE = """
 :root { color-scheme: light dark; --text: #1f2328; --back: #fff; --line: #d1d9e0; --quiet: #59636e;
   --bars: #79a8e0; --pass: #1a7f37; --fail: #cf222e; --mark: #8250df }
