@@ -22,6 +22,7 @@ _MODULES = (
     "slipway.cli_stack",
     "slipway.cli_loop",
     "slipway.cli_score",
+    "slipway.cli_reproduce",
     "slipway.cli_log",
     "slipway.cli_tidy",
     "slipway.cli_bench",

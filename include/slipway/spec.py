@@ -185,8 +185,9 @@ class RetrainPolicy(_Frozen):
 
     cool_down_hours: float = Field(default=24.0, ge=0)
     min_new_labels: int = Field(default=100, ge=1)
-    max_per_week: int = Field(default=3, ge=0)
-    max_rejected_in_a_row: int = Field(default=2, ge=1)
+    max_per_week: int = Field(default=3, ge=0, description="retrains in any 7 days; reaching it is an alert")
+    max_rejected_in_a_row: int = Field(default=2, ge=1, description="refused challengers until a person has to look")
+    label_delay_hours: float = Field(default=0.0, ge=0, description="age at which the labels of a row are complete")
     loss_band: float = Field(default=0.1, ge=0, description="relative worsening on labels that counts as a loss")
 
 
