@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from slipway.core.encoding import encode_target, feature_matrix
 from slipway.core.metrics import GREATER_IS_BETTER, Predictions, score
 from slipway.errors import DataError, QuarantineError
+from slipway.jobs.finetune import Fit, Start, find_start, fitter, goes_on
 from slipway.jobs.holdout import TIME_COLUMN, Split, split
 from slipway.jobs.quarantine import snapshot_check
 from slipway.ports import DecisionLog, Lake, ModelFiles, Registry, Run, Snapshot, Tracker
@@ -46,15 +47,25 @@ class _Fitted:
     metrics: Mapping[str, float]
 
 
-def default_key(spec: ModelSpec, snapshot: Snapshot, code_commit: str) -> str:
-    """The same data, code and candidates are the same training; candidates count by their source, committed or not."""
+def default_key(spec: ModelSpec, snapshot: Snapshot, code_commit: str, start: str | None = None) -> str:
+    """The same data, code and candidates are the same training; candidates count by their source, committed or not.
+
+    Args:
+        start: the version that is fine-tuned.
+    """
     parts = [spec.name, snapshot.sha256, code_commit, spec.metric.name, str(spec.gate.holdout_fraction)]
     for candidate in spec.candidates:
-        try:
-            parts += [candidate.name, inspect.getsource(candidate.build)]
-        except (OSError, TypeError):  # built in a shell, or a callable without source
-            parts += [candidate.name, repr(candidate.build)]
+        parts += [candidate.name, _source(candidate.build)]
+        if start is not None and candidate.finetune is not None:
+            parts += [start, _source(candidate.finetune)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _source(function: Any) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):  # built in a shell, or a callable without source
+        return repr(function)
 
 
 def train(
@@ -88,16 +99,21 @@ def train(
     champion = registry.by_alias(spec.name, "champion")
     if champion and champion.tags.get("slipway.snapshot") == snapshot.sha256 and not reason.startswith("manual"):
         return {"model": spec.name, "skipped": f"version {champion.version} was trained on this very data"}
-    key = key or default_key(spec, snapshot, code_commit)
+    frame, start = None, None
+    if champion and any(candidate.finetune for candidate in spec.candidates):
+        frame = lake.read_snapshot(snapshot)
+        start = find_start(spec, champion, frame, lake=lake, tracker=tracker, files=files)
+    key = key or default_key(spec, snapshot, code_commit, start.version if start else None)
     runs = _runs_by_candidate(tracker, spec, key)
     best = next((run for run in runs.values() if run.finished and run.tags.get("slipway.best") == "true"), None)
     if best is None:
-        frame = lake.read_snapshot(snapshot)
-        fitted = _fit_all(spec, frame)
+        frame = lake.read_snapshot(snapshot) if frame is None else frame
+        fitted = _fit_all(spec, frame, start)
         winner = _best(spec, fitted)
         tags = _tags(spec, snapshot, frame, key, reason, code_commit)
         for one in sorted(fitted, key=lambda one: one is winner):  # the best one last: it marks the whole as done
-            _record(tracker, files, spec, snapshot, frame, one, tags, runs, best=one is winner)
+            started = {"slipway.finetuned_from": start.version} if start and goes_on(one.candidate, start) else {}
+            _record(tracker, files, spec, snapshot, frame, one, tags | started, runs, best=one is winner)
         runs = _runs_by_candidate(tracker, spec, key)
         best = runs[winner.candidate.name]
     else:
@@ -140,15 +156,17 @@ def _tags(
     }
 
 
-def _fit_all(spec: ModelSpec, frame: pd.DataFrame) -> list[_Fitted]:
+def _fit_all(spec: ModelSpec, frame: pd.DataFrame, start: Start | None) -> list[_Fitted]:
     features = [(feature.name, feature.kind) for feature in spec.features]
     matrix = feature_matrix(features, frame)
     truth = encode_target(spec.target.classes, frame[spec.target.name].to_numpy())
     parts = split(spec, frame)
+    counted = start.new[parts.training] if start else np.ones(len(parts.training), dtype=bool)
     fitted = []
     for candidate in spec.candidates:
-        validation = _cross_validate(spec, candidate, matrix[parts.training], truth[parts.training], parts)
-        estimator = candidate.build().fit(matrix[parts.training], truth[parts.training])
+        fit = fitter(spec, candidate, start)
+        validation = _cross_validate(spec, fit, matrix[parts.training], truth[parts.training], parts, counted)
+        estimator = fit(matrix[parts.training], truth[parts.training])
         guess = _predict(spec, estimator, matrix[parts.held_out])
         metrics = {f"holdout_{name}": value for name, value in _scores(spec, truth[parts.held_out], guess).items()}
         metrics |= {f"validation_{spec.metric.name}": validation, "training_rows": float(len(parts.training))}
@@ -159,12 +177,19 @@ def _fit_all(spec: ModelSpec, frame: pd.DataFrame) -> list[_Fitted]:
 
 
 def _cross_validate(
-    spec: ModelSpec, candidate: Candidate, matrix: NDArray[Any], truth: NDArray[Any], parts: Split
+    spec: ModelSpec, fit: Fit, matrix: NDArray[Any], truth: NDArray[Any], parts: Split, counted: NDArray[np.bool_]
 ) -> float:
-    """The spec's metric over the out-of-fold answers; for ordered rows the folds lie later than what they train on."""
+    """The spec's metric over the out-of-fold answers; for ordered rows the folds lie later than what they train on.
+
+    Args:
+        counted: (rows,) whose answers count.
+    """
     answers, truths = [], []
-    for training, validation in _folds(spec, truth, parts.ordered):
-        estimator = candidate.build().fit(matrix[training], truth[training])
+    for training, fold in _folds(spec, truth, parts.ordered):
+        validation = fold[counted[fold]]
+        if not len(validation):
+            continue
+        estimator = fit(matrix[training], truth[training])
         answers.append(_predict(spec, estimator, matrix[validation]))
         truths.append(truth[validation])
     probabilities = [answer.probabilities for answer in answers]
