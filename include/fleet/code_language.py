@@ -46,7 +46,7 @@ LANGUAGES = tuple(SOURCES)
 SNIPPETS_PER_LANGUAGE = 300
 _FILES_PER_LANGUAGE = 300
 _MAX_FILE_BYTES = 200_000
-_LINES = (5, 30)
+_LINES = (5, 30)  # fewer lines than that and the answer is a guess
 _MAX_LINE_LENGTH = 300  # longer lines are minified code or data
 _MAX_LENGTH = 5_000
 _SAYS_NOTHING = ("copyright", "licen")  # a licence reads the same in the comments of every language
@@ -140,13 +140,16 @@ def go_on(champion: Any, rows: Any, classes: Any) -> Any:
     return champion
 
 
-_GOLDEN_PYTHON = """
-def fit(self, X, y=None):
-    if not self.copy:
-        raise ValueError("copy must be True")
-    for name in self.columns_:
-        self.means_[name] = np.mean(X[name], axis=0)
-    return self
+_GOLDEN_PYTHON = """from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def read(path: Path) -> dict[str, int]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    return {row["name"]: len(row["rows"]) for row in json.loads(path.read_text())}
 """
 
 MODEL = ModelSpec(

@@ -63,12 +63,14 @@ def test_from_the_loader_to_a_fine_tuned_champion(loop: Loop, tmp_path: Path) ->
     assert float(first.tags["slipway.metric_value"]) > 0.8
 
     loop.traffic(400, labels=True, shifts={"text": 0.95})
-    watched = [loop.watch()]
-    assert watched[0]["verdict"] == "drift"
-    assert {column["name"] for column in watched[0]["columns"] if column["drifted"]} >= {"text length"}
-    assert set(text_columns("text")) | {"prediction"} == {column["name"] for column in watched[0]["columns"]}
-    assert not watched[0]["confirmed"]
-    assembled = loop.assemble({**loop.decide({**watched[0], "confirmed": True}), "verdict": "retrain"})
+    watched = loop.watch()
+    assert watched["verdict"] == "drift"
+    assert {column["name"] for column in watched["columns"] if column["drifted"]} >= {"text length"}
+    assert set(text_columns("text")) | {"prediction"} == {column["name"] for column in watched["columns"]}
+    assert not watched["confirmed"]
+    decision = loop.decide(watched | {"confirmed": True})
+    assert decision["verdict"] == "retrain"
+    assembled = loop.assemble(decision)
 
     trained = loop.train(assembled, "drift")
     assert loop.train(assembled, "drift") == trained
