@@ -18,7 +18,14 @@ from slipway.errors import SlipwayError
 __all__ = ["main", "root"]
 
 # Each defines COMMANDS, a list of click commands.
-_MODULES = ("slipway.cli_stack", "slipway.cli_loop", "slipway.cli_log", "slipway.cli_tidy", "slipway.cli_bench")
+_MODULES = (
+    "slipway.cli_stack",
+    "slipway.cli_loop",
+    "slipway.cli_new",
+    "slipway.cli_log",
+    "slipway.cli_tidy",
+    "slipway.cli_bench",
+)
 
 
 class _Commands(click.Group):
