@@ -28,9 +28,10 @@ def make(project: Path, name: str, task: Task) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_files_load_and_are_clean(project: Path, task: Task) -> None:
-    made = make(project, f"my_{task}", task)
-    spec = load_model(made[0].parent, f"my_{task}")
+@pytest.mark.parametrize("name", ["a", "m" * 63])
+def test_the_files_load_and_are_clean(project: Path, task: Task, name: str) -> None:
+    made = make(project, name, task)
+    spec = load_model(made[0].parent, name)
     assert spec.task == ("classification" if task == "text" else task)
     assert all("$" not in path.read_text() for path in made)
     own = "lint.isort.known-first-party = ['fleet']"  # in the project it is found in `include/`
@@ -39,7 +40,7 @@ def test_the_files_load_and_are_clean(project: Path, task: Task) -> None:
         ruff = [sys.executable, "-m", "ruff", *command, *config]
         done = subprocess.run([*ruff, *made], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
-    assert next_commands(f"my_{task}", made[0].parent)[1] == f"make demo MODEL=my_{task}"
+    assert next_commands(name, made[0].parent)[1] == f"make demo MODEL={name}"
 
 
 @pytest.mark.parametrize("name", ["", "1a", "Ship", "a-b", "a b", "../a", "a.py", "class", "_a", "ä", "a" * 64, "a\n"])
