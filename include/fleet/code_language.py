@@ -167,10 +167,10 @@ MODEL = ModelSpec(
         {"text": "CREATE FUNCTION area(r float8) RETURNS float8\nAS 'MODULE_PATHNAME'\nLANGUAGE C STRICT;"},
         {"text": ""},
     ),
-    # A window is seldom larger than a few thousand texts: two of three must drift before anything happens.
     drift=DriftPolicy(window_hours=24, min_rows=200),
     retrain=RetrainPolicy(cool_down_hours=0, min_new_labels=100, max_per_week=20),
+    # After drift a better version answers many rows differently: so many labelled rows show that it is right to.
     rollout=RolloutPolicy(
-        steps=all_at_once(), bake_seconds=3, replay_requests=100, min_requests=0, deadline_seconds=900
+        steps=all_at_once(), bake_seconds=3, replay_requests=500, min_requests=0, deadline_seconds=900
     ),
 )
