@@ -54,10 +54,10 @@ def test_a_name_that_cannot_be_a_models_is_refused_in_one_line(project: Path, na
 def test_nothing_is_overwritten(project: Path) -> None:
     fleet_file, test = make(project, "mine", "text")
     before = fleet_file.read_text()
-    with pytest.raises(ConflictError, match="exists already"):
+    with pytest.raises(ConflictError, match="already there"):
         make(project, "mine", "regression")
     fleet_file.unlink()
-    with pytest.raises(ConflictError, match=r"test_mine\.py exists already"):
+    with pytest.raises(ConflictError, match=r"already there: .*test_mine\.py;"):
         make(project, "mine", "regression")
     assert not fleet_file.exists()
     test.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import keyword
 import re
+import shlex
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -35,7 +36,9 @@ def new_model(name: str, task: Task, fleet_dir: Path, tests_dir: Path) -> tuple[
     made = fleet_dir / f"{name}.py", tests_dir / f"test_{name}.py"
     taken = [str(path) for path in made if path.exists()]
     if taken:
-        raise ConflictError(f"{' and '.join(taken)} exists already; choose another name, or remove it first")
+        raise ConflictError(
+            f"nothing written, already there: {', '.join(taken)}; choose another name, or remove what is there"
+        )
     words = {"name": name, "title": name.replace("_", " ").capitalize()}
     for path, template in zip(made, (f"{task}.py.txt", "test.py.txt"), strict=True):
         text = resources.files("slipway").joinpath("scaffold", template).read_text(encoding="utf-8")
@@ -51,5 +54,5 @@ def next_commands(name: str, fleet_dir: Path) -> tuple[str, str, str]:
     return (
         f"make test-environment && .venv/bin/python -m pytest tests/fleet/test_{name}.py",
         f"make demo MODEL={name}",
-        f"slipway predict {name} '{row}'",
+        f".venv/bin/slipway predict {name} {shlex.quote(row)}",
     )
