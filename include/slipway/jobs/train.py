@@ -182,10 +182,13 @@ def _cross_validate(
     """The spec's metric over the out-of-fold answers; for ordered rows the folds lie later than what they train on.
 
     Args:
-        counted: (rows,) whose answers count.
+        counted: (rows,) whose answers count; all do where no fold holds one of them.
     """
     answers, truths = [], []
-    for training, fold in _folds(spec, truth, parts.ordered):
+    folds = _folds(spec, truth, parts.ordered)
+    if not any(counted[fold].any() for _, fold in folds):
+        counted = np.ones_like(counted)
+    for training, fold in folds:
         validation = fold[counted[fold]]
         if not len(validation):
             continue
