@@ -32,7 +32,8 @@ def rows() -> pd.DataFrame:
 
 @pytest.fixture
 def spec(rows: pd.DataFrame) -> ModelSpec:
-    return code_language.MODEL.model_copy(update={"loader": lambda: rows.copy()})
+    drift = code_language.MODEL.drift.model_copy(update={"null_windows": 100})
+    return code_language.MODEL.model_copy(update={"loader": lambda: rows.copy(), "drift": drift})
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_from_the_loader_to_a_fine_tuned_champion(loop: Loop, tmp_path: Path) ->
     assert "slipway.finetuned_from" not in first.tags
     assert float(first.tags["slipway.metric_value"]) > 0.8
 
-    loop.traffic(400, labels=True, shifts={"text": 0.95})
+    loop.traffic(300, labels=True, shifts={"text": 0.95})
     watched = loop.watch()
     assert watched["verdict"] == "drift"
     assert {column["name"] for column in watched["columns"] if column["drifted"]} >= {"text length"}
