@@ -1,7 +1,8 @@
 """MLflow's scoring protocol: four spellings of the same rows.
 
 See https://mlflow.org/docs/latest/deployment/deploy-model-locally (accepted formats). Rows may be
-objects by name or, in `instances` and `inputs`, arrays in the order of the schema.
+objects by name or, in `instances` and `inputs`, arrays in the order of the schema; where the schema has one feature,
+a list of plain values is one row for each.
 """
 
 from __future__ import annotations
@@ -60,7 +61,13 @@ def _split(value: Any, key: str, names: Sequence[str]) -> list[Any]:
 def _instances(value: Any, key: str, names: Sequence[str]) -> list[Any]:
     if not isinstance(value, list):
         raise _invalid(key, f"must be a list of rows, not {type_name(value)}")
-    return [_zip(row, f"{key}[{index}]", names) if isinstance(row, list) else row for index, row in enumerate(value)]
+    return [_row(row, f"{key}[{index}]", names) for index, row in enumerate(value)]
+
+
+def _row(row: Any, path: str, names: Sequence[str]) -> Any:
+    if isinstance(row, list):
+        return _zip(row, path, names)
+    return {names[0]: row} if len(names) == 1 and not isinstance(row, dict) else row
 
 
 def _inputs(value: Any, key: str, names: Sequence[str]) -> list[Any]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from predictor.reviewed import REVIEWED
 from predictor.schema import Row, Schema
 
 __all__ = ["CHUNK_ROWS", "Model", "ModelError", "NotFiniteError", "Outcome", "join", "load_model"]
@@ -201,6 +202,9 @@ class SkopsModel:
 
         try:
             trusted = json.loads(types_path.read_text()) if types_path.is_file() else []
+            foreign = sorted(set(trusted) - REVIEWED)
+            if foreign:  # the bento names the types that it needs, it does not decide which are trusted
+                raise ModelError(f"types that nobody reviewed: {', '.join(foreign)}")
             self._estimator = skops.io.load(path, trusted=trusted)
         except Exception as error:  # skops raises whatever the restored class raises
             raise ModelError(f"model.skops cannot be loaded: {type(error).__name__}: {error}") from error
@@ -221,6 +225,8 @@ class SkopsModel:
         return self.infer((row,))
 
     def infer(self, rows: Sequence[Row]) -> Outcome:
+        if len(rows) > CHUNK_ROWS:
+            return join([self.infer(rows[start : start + CHUNK_ROWS]) for start in range(0, len(rows), CHUNK_ROWS)])
         matrix = np.array(rows, np.float64 if self._numeric else object)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an array where the estimator was fitted on a named frame

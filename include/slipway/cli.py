@@ -23,6 +23,7 @@ _MODULES = (
     "slipway.cli_loop",
     "slipway.cli_score",
     "slipway.cli_reproduce",
+    "slipway.cli_new",
     "slipway.cli_log",
     "slipway.cli_tidy",
     "slipway.cli_bench",

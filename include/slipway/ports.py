@@ -311,6 +311,8 @@ class ModelFiles(Protocol):
 
     def read(self, folder: Path) -> Scorer: ...
 
+    def read_estimator(self, spec: ModelSpec, folder: Path) -> Any: ...
+
 
 @dataclass(frozen=True)
 class Expectation:

@@ -128,10 +128,18 @@ class Target(_Frozen):
 
 
 class Candidate(_Frozen):
-    """One estimator that is tried at each training; `build` returns it unfitted and imports its library itself."""
+    """One estimator that is tried at each training.
+
+    Attributes:
+        build: returns it unfitted, and imports its library itself.
+        finetune: (the champion's estimator, rows, target) -> the estimator trained further on these rows. Used instead
+            of `build` and `fit` when the champion was made by the candidate of this name; it may change what it is
+            given. Without it every training starts anew.
+    """
 
     name: str
     build: Callable[[], Any]
+    finetune: Callable[[Any, Any, Any], Any] | None = None
 
 
 class Metric(_Frozen):

@@ -11,6 +11,7 @@ import pytest
 
 from bento_cases import CLASSES, ROW, ROW_2, iris_schema, linear_classifier, softmax
 from predictor.model import CHUNK_ROWS, ModelError, load_model
+from predictor.reviewed import REVIEWED
 from predictor.schema import Schema
 
 
@@ -92,6 +93,23 @@ def test_skops_refuses_a_type_that_nobody_reviewed(tmp_path: Path) -> None:
     skops.io.dump(DecisionTreeClassifier().fit(*load_iris(return_X_y=True)), tmp_path / "model.skops")
     with pytest.raises(ModelError, match=r"model\.skops cannot be loaded"):
         load_model(tmp_path, schema())
+
+
+def test_a_bento_does_not_decide_itself_which_types_are_trusted(tmp_path: Path) -> None:
+    import skops.io
+    from sklearn.datasets import load_iris
+    from sklearn.tree import DecisionTreeClassifier
+
+    skops.io.dump(DecisionTreeClassifier().fit(*load_iris(return_X_y=True)), tmp_path / "model.skops")
+    (tmp_path / "types.json").write_text(json.dumps(["sklearn.tree._tree.Tree", "os.system"]))
+    with pytest.raises(ModelError, match=r"types that nobody reviewed: os\.system"):
+        load_model(tmp_path, schema())
+
+
+def test_server_and_pipeline_reviewed_the_same_types() -> None:
+    from slipway.adapters import skops
+
+    assert REVIEWED == skops.REVIEWED
 
 
 def test_skops_restores_a_regressor(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from slipway.adapters.gx import GxValidator
 from slipway.adapters.onnx import OnnxModelFiles
 from slipway.jobs import gate as gate_jobs
 from slipway.jobs import retrain as retrain_jobs
+from slipway.jobs.simulate import cut_text
 from slipway.jobs.snapshot import snapshot, validate
 from slipway.jobs.train import train
 from slipway.jobs.watch import watch
@@ -151,12 +152,15 @@ class Loop:
         drawn = source.iloc[random.integers(0, len(source), rows)].reset_index(drop=True)
         for feature in self.spec.features:
             name = feature.name
+            if feature.kind == "text":
+                drawn[name] = [cut_text(text, (shifts or {}).get(name, 0.0)) for text in drawn[name]]
+                continue
             drawn[name] += random.normal(0, 0.01 * source[name].std(), rows) + (shifts or {}).get(name, 0.0)
             drawn[name] = drawn[name].clip(feature.minimum, feature.maximum)
         champion = self.tracker.by_alias(self.spec.name, "champion")
         scorer = self.files.read(self.tracker.artefacts / champion.run_id / "model")
         answers = scorer.predict(drawn)
-        logged = drawn[list(self.spec.feature_names)].round(6)
+        logged = drawn[list(self.spec.feature_names)].round(6)  # which leaves texts as they are
         logged["request_id"] = [str(uuid.UUID(int=random.integers(0, 2**63))) for _ in range(rows)]
         logged["row"] = 0
         step = (end - start) / rows

@@ -88,6 +88,24 @@ class OnnxModelFiles:
             return _SkopsScorer(skops.load(folder), schema)
         raise ArtefactError(f"{folder.name} holds neither model.onnx nor model.skops; train again")
 
+    def read_estimator(self, spec: ModelSpec, folder: Path) -> Any:
+        """The scikit-learn estimator of a folder that `write` made, to be trained further.
+
+        Raises:
+            ArtefactError: it is missing or damaged, or was fitted on other features or classes than the spec's.
+        """
+        try:
+            schema = json.loads((folder / "schema.json").read_text())
+        except (OSError, ValueError) as error:
+            raise ArtefactError(f"{folder.name}/schema.json cannot be read; train again") from error
+        wanted = spec.serving_schema()
+        if _features(schema) != _features(wanted) or schema["target"]["classes"] != wanted["target"]["classes"]:
+            raise ArtefactError("it was fitted on other features or classes")
+        for native in (folder / "native", folder):
+            if (native / "model.skops").is_file():
+                return skops.load(native)
+        raise ArtefactError(f"{folder.name} holds no model.skops")
+
 
 def native_predictions(task: str, fitted: Any, matrix: NDArray[Any]) -> Predictions:
     """What the scikit-learn estimator itself answers."""

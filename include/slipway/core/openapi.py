@@ -304,7 +304,8 @@ def _scoring_schema(spec: ModelSpec, row: dict[str, Any], max_rows: int) -> dict
     count = len(values)
     in_order = {"type": "array", "prefixItems": values, "minItems": count, "maxItems": count}
     bounds = {"type": "array", "minItems": 1, "maxItems": max_rows}
-    either = {**bounds, "items": {"anyOf": [row, in_order]}}
+    plain = values if count == 1 else []  # of a single feature a row may be its value
+    either = {**bounds, "items": {"anyOf": [row, in_order, *plain]}}
     split = {
         "type": "object",
         "properties": {"columns": {"const": list(spec.feature_names)}, "data": {**bounds, "items": in_order}},

@@ -39,6 +39,7 @@ _COPIED_TAGS = (
     "slipway.snapshot",
     "slipway.snapshot_source",
     "slipway.candidate",
+    "slipway.finetuned_from",
     "slipway.key",
     "slipway.code_commit",
     "slipway.data_until",

@@ -10,16 +10,20 @@ import logging
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from slipway.core.metrics import Predictions
 from slipway.errors import DataError, NotFoundError
+from slipway.jobs.finetune import Start, find_start
 from slipway.jobs.holdout import split
 from slipway.jobs.train import refit
 from slipway.ports import Lake, ModelFiles, ModelVersion, Registry, Snapshot, Tracker
 from slipway.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Reproduction", "reproduce"]
 
@@ -79,7 +83,8 @@ def reproduce(
     frame = lake.read_snapshot(_snapshot(spec, known, lake))
     rows = frame.iloc[split(spec, frame).held_out]
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
-        written = refit(spec, known.tags["slipway.candidate"], frame, files, Path(folder) / "new")
+        start = _start(spec, known, registry, frame, lake=lake, tracker=tracker, files=files)
+        written = refit(spec, known.tags["slipway.candidate"], frame, files, Path(folder) / "new", start)
         again = files.read(Path(folder) / "new" / "model").predict(rows)
         stored = tracker.download(known.run_id, "model", Path(folder) / "old", without=("native",))
         before = files.read(stored).predict(rows)
@@ -110,6 +115,28 @@ def _snapshot(spec: ModelSpec, version: ModelVersion, lake: Lake) -> Snapshot:
     except NotFoundError as error:
         gone = f"its snapshot {sha256[:12]} is not in the lake any more; restore it from a backup"
         raise NotFoundError(f"{spec.name} version {version.version} cannot be reproduced: {gone}") from error
+
+
+def _start(
+    spec: ModelSpec,
+    version: ModelVersion,
+    registry: Registry,
+    frame: pd.DataFrame,
+    *,
+    lake: Lake,
+    tracker: Tracker,
+    files: ModelFiles,
+) -> Start | None:
+    """What the version was fine-tuned from, if it was."""
+    earlier = version.tags.get("slipway.finetuned_from")
+    if not earlier:
+        return None
+    champion = registry.version(spec.name, earlier)
+    found = find_start(spec, champion, frame, lake=lake, tracker=tracker, files=files)
+    if found is None:
+        gone = f"version {earlier}, which it was fine-tuned from, cannot be gone on from any more"
+        raise NotFoundError(f"{spec.name} version {version.version} cannot be reproduced: {gone}")
+    return found
 
 
 def _compare(before: Predictions, again: Predictions) -> tuple[int, float]:

@@ -2,7 +2,8 @@
 
 Rows are drawn from the loader's data with replacement and given a jitter of a hundredth of each column's standard
 deviation, so that they are fresh without being different. A shift is added to a feature after the draw while the label
-stays, which is what happens when an instrument is replaced or a population changes.
+stays, which is what happens when an instrument is replaced or a population changes. A text is sent as it was drawn; its
+shift is the share of it, between 0 and 1, that is cut off at its end.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import httpx
     import pandas as pd
 
-__all__ = ["Simulation", "parse_shifts", "simulate"]
+__all__ = ["Simulation", "cut_text", "parse_shifts", "simulate"]
 
 _JITTER_SHARE = 0.01
 _LABELS_PER_REQUEST = 500
@@ -73,13 +74,20 @@ def parse_shifts(spec: ModelSpec, shifts: Mapping[str, float]) -> dict[str, floa
     """The shifts, checked against the spec.
 
     Raises:
-        DataError: a name is no numeric feature of the model.
+        DataError: a name is no numeric or text feature of the model, or a text's shift is no share.
     """
-    numeric = [feature.name for feature in spec.features if feature.kind in ("number", "integer")]
-    for name in shifts:
-        if name not in numeric:
-            raise DataError(f"cannot shift {name!r}; numeric features of {spec.name}: {', '.join(numeric) or 'none'}")
+    kinds = {feature.name: feature.kind for feature in spec.features if feature.kind != "category"}
+    for name, shift in shifts.items():
+        if name not in kinds:
+            raise DataError(f"cannot shift {name!r}; features of {spec.name} that can be: {', '.join(kinds) or 'none'}")
+        if kinds[name] == "text" and not 0 <= shift <= 1:
+            raise DataError(f"a shift of {name!r} is the share of the text that is cut off, 0 to 1, not {shift:g}")
     return dict(shifts)
+
+
+def cut_text(text: Any, share: float) -> Any:
+    """A text without the last `share` of its characters; a missing one stays missing."""
+    return text[: round(len(text) * (1 - share))] if isinstance(text, str) else text
 
 
 def simulate(
@@ -97,12 +105,12 @@ def simulate(
 
     Args:
         rate: requests per second, open loop: a slow answer does not slow the next request down.
-        shifts: added to a feature, in its unit.
+        shifts: added to a feature, in its unit; of a text, the share that is cut off.
         seed: of the draw; None draws differently each time.
         progress: called about every two seconds.
 
     Raises:
-        DataError: a shift names no numeric feature.
+        DataError: a shift names no numeric or text feature.
         GatewayError: nothing answers at the gateway's address.
     """
     frame = _draw(spec, rows, parse_shifts(spec, shifts or {}), seed)
@@ -116,6 +124,8 @@ def _draw(spec: ModelSpec, rows: int, shifts: Mapping[str, float], seed: int | N
     random = np.random.default_rng(seed)
     frame = source.iloc[random.integers(0, len(source), rows)].reset_index(drop=True)
     for feature in spec.features:
+        if feature.kind == "text":
+            frame[feature.name] = [cut_text(text, shifts.get(feature.name, 0.0)) for text in frame[feature.name]]
         if feature.kind not in ("number", "integer"):
             continue
         column = frame[feature.name].astype(float)

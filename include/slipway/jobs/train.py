@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from slipway.core.encoding import encode_target, feature_matrix
 from slipway.core.metrics import GREATER_IS_BETTER, REPORTED, Predictions, score
 from slipway.errors import DataError, NotFoundError, QuarantineError
+from slipway.jobs.finetune import Fit, Start, find_start, fitter, goes_on
 from slipway.jobs.holdout import TIME_COLUMN, Split, split
 from slipway.jobs.quarantine import snapshot_check
 from slipway.ports import DecisionLog, Lake, ModelFiles, ModelVersion, Registry, Run, Snapshot, Tracker
@@ -46,15 +47,25 @@ class _Fitted:
     metrics: Mapping[str, float]
 
 
-def default_key(spec: ModelSpec, snapshot: Snapshot, code_commit: str) -> str:
-    """The same data, code and candidates are the same training; candidates count by their source, committed or not."""
+def default_key(spec: ModelSpec, snapshot: Snapshot, code_commit: str, start: str | None = None) -> str:
+    """The same data, code and candidates are the same training; candidates count by their source, committed or not.
+
+    Args:
+        start: the version that is fine-tuned.
+    """
     parts = [spec.name, snapshot.sha256, code_commit, spec.metric.name, str(spec.gate.holdout_fraction)]
     for candidate in spec.candidates:
-        try:
-            parts += [candidate.name, inspect.getsource(candidate.build)]
-        except (OSError, TypeError):  # built in a shell, or a callable without source
-            parts += [candidate.name, repr(candidate.build)]
+        parts += [candidate.name, _source(candidate.build)]
+        if start is not None and candidate.finetune is not None:
+            parts += [start, _source(candidate.finetune)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _source(function: Any) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):  # built in a shell, or a callable without source
+        return repr(function)
 
 
 def train(
@@ -91,19 +102,24 @@ def train(
     champion = registry.by_alias(spec.name, "champion")
     if champion and champion.tags.get("slipway.snapshot") == snapshot.sha256 and not reason.startswith("manual"):
         return {"model": spec.name, "skipped": f"version {champion.version} was trained on this very data"}
-    key = key or default_key(spec, snapshot, code_commit)
+    frame, start = None, None
+    if champion and any(candidate.finetune for candidate in spec.candidates):
+        frame = lake.read_snapshot(snapshot)
+        start = find_start(spec, champion, frame, lake=lake, tracker=tracker, files=files)
+    key = key or default_key(spec, snapshot, code_commit, start.version if start else None)
     runs = _runs_by_candidate(tracker, spec, key)
     best = next((run for run in runs.values() if run.finished and run.tags.get("slipway.best") == "true"), None)
     if best and not reason.startswith("manual") and _refused(spec, best, champion, decisions):
         against = f"against version {champion.version}" if champion else "as a first version"
         return {"model": spec.name, "skipped": f"the gate refused this very training {against}: run {best.run_id}"}
     if best is None:
-        frame = lake.read_snapshot(snapshot)
-        fitted = _fit_all(spec, frame)
+        frame = lake.read_snapshot(snapshot) if frame is None else frame
+        fitted = _fit_all(spec, frame, start)
         winner = _best(spec, fitted)
         tags = {**_tags(spec, snapshot, frame, key, reason, code_commit), "slipway.lock_sha256": lock_sha256}
         for one in sorted(fitted, key=lambda one: one is winner):  # the best one last: it marks the whole as done
-            _record(tracker, files, spec, snapshot, frame, one, tags, runs, best=one is winner)
+            started = {"slipway.finetuned_from": start.version} if start and goes_on(one.candidate, start) else {}
+            _record(tracker, files, spec, snapshot, frame, one, tags | started, runs, best=one is winner)
         runs = _runs_by_candidate(tracker, spec, key)
         best = runs[winner.candidate.name]
     else:
@@ -120,8 +136,13 @@ def train(
     }
 
 
-def refit(spec: ModelSpec, candidate: str, frame: pd.DataFrame, files: ModelFiles, folder: Path) -> Mapping[str, Any]:
+def refit(
+    spec: ModelSpec, candidate: str, frame: pd.DataFrame, files: ModelFiles, folder: Path, start: Start | None = None
+) -> Mapping[str, Any]:
     """Train one candidate as `train` does and write its files below `folder`; no run, nothing registered.
+
+    Args:
+        start: what it was fine-tuned from, if it was.
 
     Returns:
         what `files.write` says of them: format and sha256 among it.
@@ -133,7 +154,7 @@ def refit(spec: ModelSpec, candidate: str, frame: pd.DataFrame, files: ModelFile
     if not chosen:
         known = ", ".join(one.name for one in spec.candidates)
         raise NotFoundError(f"{spec.name} has no candidate {candidate!r} any more, only {known}; check out its commit")
-    fitted = _fit_all(spec.model_copy(update={"candidates": chosen}), frame)[0]
+    fitted = _fit_all(spec.model_copy(update={"candidates": chosen}), frame, start)[0]
     return files.write(spec, fitted.estimator, frame.iloc[:_CHECK_ROWS], folder)
 
 
@@ -172,15 +193,17 @@ def _tags(
     }
 
 
-def _fit_all(spec: ModelSpec, frame: pd.DataFrame) -> list[_Fitted]:
+def _fit_all(spec: ModelSpec, frame: pd.DataFrame, start: Start | None) -> list[_Fitted]:
     features = [(feature.name, feature.kind) for feature in spec.features]
     matrix = feature_matrix(features, frame)
     truth = encode_target(spec.target.classes, frame[spec.target.name].to_numpy())
     parts = split(spec, frame)
+    counted = start.new[parts.training] if start else np.ones(len(parts.training), dtype=bool)
     fitted = []
     for candidate in spec.candidates:
-        validation = _cross_validate(spec, candidate, matrix[parts.training], truth[parts.training], parts)
-        estimator = candidate.build().fit(matrix[parts.training], truth[parts.training])
+        fit = fitter(spec, candidate, start)
+        validation = _cross_validate(spec, fit, matrix[parts.training], truth[parts.training], parts, counted)
+        estimator = fit(matrix[parts.training], truth[parts.training])
         guess = _predict(spec, estimator, matrix[parts.held_out])
         metrics = {f"holdout_{name}": value for name, value in _scores(spec, truth[parts.held_out], guess).items()}
         metrics |= {f"validation_{spec.metric.name}": validation, "training_rows": float(len(parts.training))}
@@ -191,12 +214,22 @@ def _fit_all(spec: ModelSpec, frame: pd.DataFrame) -> list[_Fitted]:
 
 
 def _cross_validate(
-    spec: ModelSpec, candidate: Candidate, matrix: NDArray[Any], truth: NDArray[Any], parts: Split
+    spec: ModelSpec, fit: Fit, matrix: NDArray[Any], truth: NDArray[Any], parts: Split, counted: NDArray[np.bool_]
 ) -> float:
-    """The spec's metric over the out-of-fold answers; for ordered rows the folds lie later than what they train on."""
+    """The spec's metric over the out-of-fold answers; for ordered rows the folds lie later than what they train on.
+
+    Args:
+        counted: (rows,) whose answers count; all do where no fold holds one of them.
+    """
     answers, truths = [], []
-    for training, validation in _folds(spec, truth, parts.ordered):
-        estimator = candidate.build().fit(matrix[training], truth[training])
+    folds = _folds(spec, truth, parts.ordered)
+    if not any(counted[fold].any() for _, fold in folds):
+        counted = np.ones_like(counted)
+    for training, fold in folds:
+        validation = fold[counted[fold]]
+        if not len(validation):
+            continue
+        estimator = fit(matrix[training], truth[training])
         answers.append(_predict(spec, estimator, matrix[validation]))
         truths.append(truth[validation])
     probabilities = [answer.probabilities for answer in answers]

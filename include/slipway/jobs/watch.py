@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from slipway.core.drift import Column, DriftResult, confirmed, inconclusive, judge_window
 from slipway.core.encoding import encode_target
 from slipway.core.retrain import Quality, measure_quality
+from slipway.core.text_features import text_columns
 from slipway.errors import DataError, NotFoundError
 from slipway.jobs.data_checks import check_frame
 from slipway.jobs.quarantine import CheckVerdict, Window, quarantined_windows, record_check
@@ -192,7 +193,10 @@ def _judge(
 
 
 def _kinds(spec: ModelSpec) -> dict[str, Any]:
-    kinds = {feature.name: "category" if feature.kind == "category" else "number" for feature in spec.features}
+    kinds: dict[str, Any] = {}
+    for feature in spec.features:
+        names = text_columns(feature.name) if feature.kind == "text" else (feature.name,)
+        kinds |= dict.fromkeys(names, "category" if feature.kind == "category" else "number")
     return {**kinds, PREDICTION: "category" if spec.task == "classification" else "number"}
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from slipway.core.encoding import NUMERIC_KINDS, class_names, encode_target
 from slipway.core.metrics import Predictions
+from slipway.core.text_features import measure_texts
 from slipway.jobs.quarantine import Window
 from slipway.jobs.snapshot import plain_columns
 from slipway.ports import Lake, ModelVersion, Scorer
@@ -87,16 +88,16 @@ def without_quarantined(rows: pd.DataFrame, windows: Sequence[Window]) -> pd.Dat
 
 
 def drift_frame(spec: ModelSpec, rows: pd.DataFrame, answers: Predictions) -> pd.DataFrame:
-    """What drift is looked for in: the features, texts by their length, and the predictions."""
+    """What drift is looked for in: the features, texts by their measures, and the predictions."""
     import pandas as pd
 
-    columns = {}
+    columns: dict[str, Any] = {}
     for feature in spec.features:
         column = rows[feature.name]
-        if feature.kind in NUMERIC_KINDS:
-            columns[feature.name] = column.astype(float)
+        if feature.kind == "text":
+            columns |= measure_texts(feature.name, column)
         else:
-            columns[feature.name] = column.str.len().astype(float) if feature.kind == "text" else column.astype(object)
+            columns[feature.name] = column.astype(float if feature.kind in NUMERIC_KINDS else object).to_numpy()
     frame = pd.DataFrame(columns).reset_index(drop=True)
     frame[PREDICTION] = plain_predictions(spec, answers)
     return frame
