@@ -88,6 +88,12 @@ serve: environments  ## the live bento of MODEL, served locally by bentoml
 bench: environments $(BENCH_STAMPS)  ## measure Slipway beside other servers; BENCH_QUICK=1 takes three minutes
 	@PYTHONPATH=include:tests $(VENV)/bin/python -m bench
 
+.PHONY: bench-decisions
+bench-decisions: export OMP_NUM_THREADS := 1
+bench-decisions: export OPENBLAS_NUM_THREADS := 1
+bench-decisions: environments  ## how often drift, gate and retrain decide right; DECISIONS_QUICK=1 takes a tenth of the trials
+	@PYTHONPATH=include:tests $(VENV)/bin/python -m decisions
+
 $(BENCH)/.synced-%: | $(UV)
 	@group=$(firstword $(subst -, ,$*)); echo "benchmark environment: installing what tests/bench/$$group.lock says"; \
 	  test -x $(BENCH)/$$group/bin/python || $(UV) venv --quiet --python $(VENV)/bin/python $(BENCH)/$$group; \

@@ -6,7 +6,8 @@ that quality suffered and whether the circuit breaker allows a retrain; `assembl
 reference and the validated, labelled, logged rows; `retrain` starts `{model}_train` with the reason `drift`.
 
 **Skipped tasks after `decide` are the normal night:** nothing drifted, or the drift does not hurt. The reasons are in
-the log of `decide`.
+the log of `decide` and in `slipway ledger --decisions`. The verdict `alert` asks for a person: the week's retrains are
+used up, or the gate refused several challengers in a row.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ each candidate in its own MLflow run; `gate` scores the best one and the champio
 `register` makes it a version with the alias `challenger` and announces it, which starts `{model}_release`.
 
 **Skipped tasks are an answer, not a fault:** `train` skips when the champion was trained on this very data,
-`register` skips when the gate refused the challenger. The evidence is in the log, on the MLflow run and in
-`slipway ledger --decisions`.
+`register` skips when the gate refused the challenger. The evidence is in the log, on the MLflow run, in
+`slipway ledger --decisions` and on the page "champion beside challenger", whose place the log of `gate` names.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ __all__ = ["main", "root"]
 _MODULES = (
     "slipway.cli_stack",
     "slipway.cli_loop",
+    "slipway.cli_score",
+    "slipway.cli_reproduce",
     "slipway.cli_new",
     "slipway.cli_log",
     "slipway.cli_tidy",

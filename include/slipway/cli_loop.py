@@ -179,6 +179,7 @@ def ledger(
 ) -> None:
     """What went live, when and why; what served a model at a time; what stands behind a request.
 
+    --decisions tells what gate, drift watch and circuit breaker decided and why; with --json their whole evidence.
     --request answers with the model version, data hash, bento, DAG run, gate evidence and person behind it.
     """
     if request_id is not None and (at is not None or decisions):
@@ -198,7 +199,12 @@ def ledger(
         for row in rows:
             click.echo(json.dumps(row, default=str))
     else:
-        _table(rows, columns)
+        _table([_decision(row) for row in rows] if decisions else rows, columns)
+
+
+def _decision(row: dict[str, Any]) -> dict[str, Any]:
+    """One decision for the table: seconds are enough, and reasons are sentences."""
+    return {**row, "at": str(row["at"])[:19] + "Z", "reasons": "; ".join(row["reasons"])}
 
 
 def _lines(value: Any, indent: str = "") -> list[str]:

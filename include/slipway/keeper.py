@@ -47,6 +47,9 @@ class Metrics:
         self.pending = gauge("prediction_log_pending_rows", "Answered rows that are not in the lake yet.")
         self.age = gauge("champion_age_seconds", "Time since the live version went live.")
         self.quality = gauge("model_quality", "The metric on the labelled rows of the last window.", "metric")
+        self.retrain_blocked = gauge(
+            "model_retrain_blocked", "1 while automatic retraining has stopped until a person has looked."
+        )
         self.shipped = Counter(
             "prediction_log_shipped_rows", "Rows brought into the lake since this start.", ["model"], registry=registry
         )
@@ -176,11 +179,13 @@ class Keeper:
     def _export_judgement(self, model: str) -> None:
         newest = next(iter(self._slipway.decision_log.recent(model, "drift", limit=1)), None)
         evidence: Mapping[str, Any] = newest.evidence if newest else {}
-        if isinstance(evidence.get("drift_score"), int | float):
-            self._metrics.drift.labels(model).set(evidence["drift_score"])
+        if isinstance(evidence.get("score"), int | float):
+            self._metrics.drift.labels(model).set(evidence["score"])
         quality = evidence.get("quality") or {}
         if isinstance(quality.get("value"), int | float):
             self._metrics.quality.labels(model, str(quality.get("metric"))).set(quality["value"])
+        decided = next(iter(self._slipway.decision_log.recent(model, "retrain", limit=1)), None)
+        self._metrics.retrain_blocked.labels(model).set(decided is not None and decided.verdict == "alert")
 
     @staticmethod
     def _one_of(gauge: Gauge, model: str, labels: tuple[str | None, str | None]) -> None:

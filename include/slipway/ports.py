@@ -6,7 +6,7 @@ Each has one real adapter in `slipway/adapters/` (one file per outside system) a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +37,10 @@ __all__ = [
     "Readiness",
     "Registry",
     "Run",
+    "ScoreInput",
+    "ScorePart",
+    "ScoreStore",
+    "ScoredPart",
     "Scorer",
     "Slot",
     "SlotAnswer",
@@ -229,7 +233,15 @@ class Lake(Protocol):
 
     def read_snapshot(self, snapshot: Snapshot) -> pd.DataFrame: ...
 
-    def predictions(self, model: str, start: datetime, end: datetime, *, shadow: bool = False) -> pd.DataFrame: ...
+    def predictions(
+        self, model: str, start: datetime, end: datetime, *, shadow: bool = False, limit: int | None = None
+    ) -> pd.DataFrame: ...
+
+    def count_predictions(self, model: str, start: datetime, end: datetime, *, shadow: bool = False) -> int: ...
+
+    def labelled(
+        self, model: str, start: datetime, end: datetime, *, labels_from: datetime, limit: int
+    ) -> pd.DataFrame: ...
 
     def labels(self, model: str, start: datetime | None = None, end: datetime | None = None) -> pd.DataFrame: ...
 
@@ -342,3 +354,48 @@ class DriftReporter(Protocol):
     """Evidently: the report that people read, drawn with the thresholds that the verdict used."""
 
     def report(self, reference: pd.DataFrame, window: pd.DataFrame, result: DriftResult) -> tuple[str, str]: ...
+
+
+@dataclass(frozen=True)
+class ScorePart:
+    """One piece of a batch input that becomes one output file: some row groups of one Parquet file."""
+
+    name: str
+    file: str
+    row_groups: tuple[int, ...]
+    rows: int
+
+
+@dataclass(frozen=True)
+class ScoreInput:
+    """A Parquet data set as it is now; `fingerprint` changes with its files, `columns` maps names to Arrow types."""
+
+    fingerprint: str
+    columns: Mapping[str, str]
+    parts: tuple[ScorePart, ...]
+
+
+@dataclass(frozen=True)
+class ScoredPart:
+    """An output file that is whole: its rows, and how many of them could not be predicted."""
+
+    rows: int
+    problems: int
+
+
+class ScoreStore(Protocol):
+    """Batch inputs of any size and their outputs; an output file appears whole, so a repeat finds what is done."""
+
+    def survey(self, url: str) -> ScoreInput: ...
+
+    def frames(self, part: ScorePart, features: Sequence[str], keep: Sequence[str]) -> Iterator[pd.DataFrame]: ...
+
+    def done(self, folder: str) -> Mapping[str, ScoredPart]: ...
+
+    def write(self, folder: str, name: str, frames: Iterable[pd.DataFrame]) -> ScoredPart: ...
+
+    def manifest(self, folder: str) -> Mapping[str, Any] | None: ...
+
+    def finish(self, folder: str, manifest: Mapping[str, Any]) -> None: ...
+
+    def uri(self, folder: str) -> str: ...

@@ -180,7 +180,9 @@ class DriftPolicy(_Frozen):
     max_rows: int = Field(default=50_000, ge=100, description="rows judged per window; more are sampled")
     alpha: float = Field(default=0.01, gt=0, lt=1, description="false-alarm rate of one window, over all features")
     null_windows: int = Field(default=500, ge=50, description="reference windows behind each threshold")
-    effect_floor: float = Field(default=0.1, ge=0, description="smallest statistic that counts as drift")
+    effect_floor: float = Field(
+        default=0.1, ge=0, description="smallest shift that counts, in standard deviations of the reference"
+    )
     confirm: int = Field(default=2, ge=1)
     confirm_of: int = Field(default=3, ge=1)
     min_coverage: float = Field(default=0.999, ge=0, le=1, description="logged share of answered rows")
@@ -191,8 +193,9 @@ class RetrainPolicy(_Frozen):
 
     cool_down_hours: float = Field(default=24.0, ge=0)
     min_new_labels: int = Field(default=100, ge=1)
-    max_per_week: int = Field(default=3, ge=0)
-    max_rejected_in_a_row: int = Field(default=2, ge=1)
+    max_per_week: int = Field(default=3, ge=0, description="retrains in any 7 days; reaching it is an alert")
+    max_rejected_in_a_row: int = Field(default=2, ge=1, description="refused challengers until a person has to look")
+    label_delay_hours: float = Field(default=0.0, ge=0, description="age at which the labels of a row are complete")
     loss_band: float = Field(default=0.1, ge=0, description="relative worsening on labels that counts as a loss")
 
 

@@ -164,3 +164,18 @@ def test_damaged_files_are_reported_and_pickles_are_not_even_looked_at(name: str
     (model / "model.pkl").write_bytes(b"cos\nsystem\n.")
     with pytest.raises(ArtefactError, match="train again"):
         FILES.read(model)
+
+
+def test_many_rows_are_answered_in_their_own_order(tmp_path: Path) -> None:
+    source = iris.load()
+    matrix = source[list(iris.MODEL.feature_names)].to_numpy()
+    codes = source["species"].map({name: code for code, name in enumerate(iris.MODEL.target.classes or ())})
+    forest = iris.forest_50().fit(matrix, codes)
+    OnnxModelFiles().write(iris.MODEL, forest, source, tmp_path)
+    scorer = OnnxModelFiles().read(tmp_path / "model")
+    random = np.random.default_rng(0)
+    many = source.iloc[random.integers(0, len(source), 20_000)].reset_index(drop=True)
+    few = [scorer.predict(many.iloc[first : first + 5_000]) for first in range(0, 20_000, 5_000)]
+    answers = scorer.predict(many)
+    assert np.array_equal(answers.values, np.concatenate([one.values for one in few]))
+    assert np.array_equal(answers.probabilities, np.concatenate([one.probabilities for one in few]))

@@ -39,11 +39,25 @@ class LakeTwin:
     def read_snapshot(self, snapshot: Snapshot) -> pd.DataFrame:
         return self.frames[snapshot.model, snapshot.sha256][1].copy()
 
-    def predictions(self, model: str, start: datetime, end: datetime, *, shadow: bool = False) -> pd.DataFrame:
+    def predictions(
+        self, model: str, start: datetime, end: datetime, *, shadow: bool = False, limit: int | None = None
+    ) -> pd.DataFrame:
         if self.logged.empty:
             return self.logged.copy()
         inside = (self.logged["ts"] >= start) & (self.logged["ts"] < end) & (self.logged["shadow"] == shadow)
-        return self.logged[inside].reset_index(drop=True)
+        return _drawn(self.logged[inside], limit)
+
+    def count_predictions(self, model: str, start: datetime, end: datetime, *, shadow: bool = False) -> int:
+        return len(self.predictions(model, start, end, shadow=shadow))
+
+    def labelled(
+        self, model: str, start: datetime, end: datetime, *, labels_from: datetime, limit: int
+    ) -> pd.DataFrame:
+        given = self.labels(model, labels_from, None)[["request_id", "row", "label"]]
+        logged = self.predictions(model, start, end)
+        if logged.empty:
+            return logged.assign(label=[])
+        return _drawn(logged.merge(given, on=["request_id", "row"]), limit)
 
     def labels(self, model: str, start: datetime | None = None, end: datetime | None = None) -> pd.DataFrame:
         frame = self.labelled
@@ -57,3 +71,10 @@ class LakeTwin:
         path = f"reports/model={model}/{run}/{name}"
         self.reports[path] = content.encode() if isinstance(content, str) else content
         return f"memory://{path}"
+
+
+def _drawn(frame: pd.DataFrame, limit: int | None) -> pd.DataFrame:
+    if limit is not None and len(frame) > limit:
+        keys = frame["request_id"].astype(str) + ":" + frame["row"].astype(str)
+        frame = frame.iloc[pd.util.hash_pandas_object(keys, index=False).to_numpy().argsort(kind="stable")[:limit]]
+    return frame.sort_values(["ts", "request_id", "row"]).reset_index(drop=True)

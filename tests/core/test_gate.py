@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from slipway.core.gate import GateResult, judge, judge_first
+from slipway.core.gate import GateResult, judge, judge_first, shown_worse
+from slipway.core.intervals import metric_intervals
 from slipway.core.metrics import Predictions
+from slipway.core.recovery import Recovery
 from slipway.core.verdict import Verdict
 from slipway.spec import GatePolicy, Metric
 
@@ -48,7 +50,56 @@ def test_the_same_model_again_is_no_worse_but_not_better() -> None:
 
 def test_superiority_lets_equal_challengers_through_at_most_as_often_as_the_confidence_says() -> None:
     passed = sum(compare(0.1, 0.1, "drift", rows=400, seed=seed).verdict is Verdict.PASS for seed in range(2, 202))
-    assert passed <= 0.05 * 200 + 6  # the binomial's upper 99 % point
+    assert passed <= 0.05 * 200
+
+
+@pytest.mark.parametrize(("won", "passes"), [(4, False), (7, True)])
+def test_a_few_rows_more_right_are_no_proof(won: int, passes: bool) -> None:
+    truth = np.zeros(40, dtype=int)
+    champion = Predictions((np.arange(40) < won).astype(int))
+    assert (judge(ACCURACY, POLICY, truth, champion, Predictions(truth), "drift").verdict is Verdict.PASS) is passes
+
+
+def test_a_challenger_that_is_better_but_does_not_heal_is_refused() -> None:
+    truth, champion = labels_with_errors(800, 0.3, 1)
+    _, challenger = labels_with_errors(800, 0.2, 2)
+    assert judge(ACCURACY, POLICY, truth, champion, challenger, "drift").verdict is Verdict.PASS
+    strict = judge(ACCURACY, POLICY, truth, champion, challenger, "drift", recovery=Recovery(0.95, 0.1))
+    assert strict.verdict is Verdict.FAIL
+    assert "not shown to heal" in strict.reasons[-1]
+    assert strict.remaining_loss == pytest.approx(0.16, abs=0.05)
+    close = judge(ACCURACY, POLICY, truth, champion, challenger, "drift", recovery=Recovery(0.88, 0.1))
+    assert close.remaining_loss is not None
+    assert close.remaining_loss < 0.1  # by luck, perhaps
+    assert close.verdict is Verdict.FAIL
+    trusted = judge(ACCURACY, POLICY, truth, champion, challenger, "drift", recovery=Recovery(0.88, 0.1, proof=False))
+    assert trusted.verdict is Verdict.PASS
+    enough = judge(ACCURACY, POLICY, truth, champion, challenger, "drift", recovery=Recovery(0.85, 0.1))
+    assert enough.verdict is Verdict.PASS
+
+
+def test_only_what_chance_does_not_explain_is_worse() -> None:
+    truth, champion = labels_with_errors(300, 0.05, 1)
+    _, equal = labels_with_errors(300, 0.05, 2)
+    _, worse = labels_with_errors(300, 0.3, 3)
+    assert shown_worse(ACCURACY, POLICY, truth, champion, worse)
+    assert not shown_worse(ACCURACY, POLICY, truth, worse, champion)
+    assert not shown_worse(ACCURACY, POLICY, truth, champion, equal)
+    assert not shown_worse(ACCURACY, POLICY, truth, champion, champion)
+    assert not shown_worse(ACCURACY, POLICY, truth[:0], Predictions(truth[:0]), Predictions(truth[:0]))
+
+
+def test_intervals_hold_the_value_and_leave_out_what_cannot_be_told() -> None:
+    truth, champion = labels_with_errors(600, 0.1, 1)
+    _, challenger = labels_with_errors(600, 0.2, 2)
+    found = metric_intervals(
+        ["accuracy", "f1_macro", "log_loss"], truth, {"champion": champion, "challenger": challenger}, draws=200
+    )
+    assert set(found) == {"accuracy", "f1_macro"}
+    value, low, high = found["accuracy"]["champion"]
+    assert low < value < high
+    assert value == pytest.approx(0.9, abs=0.03)
+    assert found["accuracy"]["challenger"][2] < low
 
 
 def test_non_inferiority_needs_a_point_estimate_that_is_not_negative() -> None:

@@ -53,7 +53,6 @@ def test_a_quarantined_window_never_leads_to_training() -> None:
     ("history", "labels", "said"),
     [
         (History([NOW - timedelta(hours=23)]), 500, "cooling down"),
-        (History([NOW - timedelta(days=day) for day in (2, 3, 4)]), 500, "3 retrains in the last 7 days"),
         (History(), 99, "99 new labels"),
     ],
 )
@@ -66,6 +65,15 @@ def test_the_breaker_holds(history: History, labels: int, said: str) -> None:
 def test_two_refused_challengers_in_a_row_stop_and_alert() -> None:
     assert decide("drift", True, quality(0.5), History((), 1), POLICY, NOW).retrain
     assert decide("drift", True, quality(0.5), History((), 2), POLICY, NOW).verdict == "alert"
+
+
+def test_a_week_full_of_retrains_stops_and_alerts() -> None:
+    week = [NOW - timedelta(days=day) for day in (2, 3, 4)]
+    decision = decide("drift", True, quality(0.5), History(week), POLICY, NOW)
+    assert decision.verdict == "alert"
+    assert "3 retrains in the last 7 days" in decision.reasons[-1]
+    older = [NOW - timedelta(days=day) for day in (2, 3, 7)]
+    assert decide("drift", True, quality(0.5), History(older), POLICY, NOW).retrain
 
 
 def test_nan_never_asks_for_a_retrain() -> None:
@@ -90,3 +98,14 @@ def test_quality_is_a_loss_when_worse_in_the_metrics_own_direction(metric: str, 
 def test_quality_of_no_rows_is_an_error() -> None:
     with pytest.raises(ValueError, match="no labelled rows"):
         measure_quality("accuracy", np.array([]), Predictions(np.array([])), 0.9, 0)
+
+
+def test_a_bad_hour_bounds_the_loss_less_closely_than_bad_rows_all_over() -> None:
+    truth, scattered, together = np.zeros(1000, dtype=int), np.zeros(1000, dtype=int), np.zeros(1000, dtype=int)
+    scattered[::5] = 1
+    together[300:500] = 1
+    bounds = [
+        measure_quality("accuracy", truth, Predictions(one), 0.95, 1000).loss_bound for one in (scattered, together)
+    ]
+    assert bounds[0] > 0.12
+    assert bounds[1] < 0.5 * bounds[0]

@@ -156,6 +156,7 @@ class Loop:
                 drawn[name] = [cut_text(text, (shifts or {}).get(name, 0.0)) for text in drawn[name]]
                 continue
             drawn[name] += random.normal(0, 0.01 * source[name].std(), rows) + (shifts or {}).get(name, 0.0)
+            drawn[name] = drawn[name].clip(feature.minimum, feature.maximum)
         champion = self.tracker.by_alias(self.spec.name, "champion")
         scorer = self.files.read(self.tracker.artefacts / champion.run_id / "model")
         answers = scorer.predict(drawn)

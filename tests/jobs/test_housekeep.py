@@ -229,13 +229,15 @@ def test_without_the_registry_nothing_that_depends_on_it_goes(house: House) -> N
 def test_old_reports_accounts_and_logs_of_idle_slots_go(house: House) -> None:
     now = house.world.clock.now()
     house.reports = {"drift-old": now - 2 * DAY, "drift-new": now, f"data-{sha('6')[:12]}": now - 99 * DAY}
+    page = f"gate-{house.versions['6'].run_id[:12]}-against-v5-drift"  # as long as its version
+    house.reports |= {page: now - 99 * DAY, "gate-0123456789ab-against-v5-drift": now - 99 * DAY}
     house.accounts = {"2026-11-20": now - 2 * DAY, "2026-12-30": now}
     live = house.world.parts.store.traffic_of("iris").live_slot
     idle = "blue" if live == "green" else "green"
     for slot in ("blue", "green"):
         house.logs[slot] = Stored("iris", slot, now - 2 * DAY, 5, {"slot": slot})
     house.keep()
-    assert sorted(house.reports) == sorted(["drift-new", f"data-{sha('6')[:12]}"])
+    assert sorted(house.reports) == sorted(["drift-new", f"data-{sha('6')[:12]}", page])
     assert sorted(house.accounts) == ["2026-12-30"]
     assert idle not in house.logs
     assert live in house.logs

@@ -1,8 +1,8 @@
 """Evidently: the drift report that people read, drawn with the statistics and thresholds that gave the verdict.
 
-Evidently's own Kolmogorov-Smirnov method reports a p-value; the verdict is about the distance, so that is registered
-as a method of its own. Evidently fails on missing, empty or all-null columns and on strings among numbers: frames come
-here only after their data checks.
+Evidently's own Kolmogorov-Smirnov method reports a p-value and its Wasserstein distance is scaled otherwise; the
+verdict is about our distances, so they are registered as methods of their own. Evidently fails on missing, empty or
+all-null columns and on strings among numbers: frames come here only after their data checks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EvidentlyReporter"]
 
-_KS_DISTANCE = "slipway_ks"
+_METHODS = {"ks": "slipway_ks", "wasserstein": "slipway_wasserstein", "jensenshannon": "jensenshannon"}
+_NAMES = {"ks": "Kolmogorov-Smirnov distance", "wasserstein": "Wasserstein distance (reference deviations)"}
 
 
 class EvidentlyReporter:
@@ -48,8 +49,7 @@ def _run(reference: pd.DataFrame, window: pd.DataFrame, result: DriftResult) -> 
     frames = [_typed(frame[names], numbers) for frame in (window, reference)]
     preset = DataDriftPreset(
         columns=names,
-        num_method=_KS_DISTANCE,
-        cat_method="jensenshannon",
+        per_column_method={column.name: _METHODS[column.method] for column in result.columns},
         per_column_threshold={column.name: column.threshold for column in result.columns},
         drift_share=1 / len(names),  # one drifted column is drift: the thresholds are already for all columns together
     )
@@ -68,14 +68,18 @@ def _register() -> None:
     from evidently.legacy.calculations.stattests import StatTest, register_stattest
     from evidently.legacy.core import ColumnType
 
-    def distance(reference: Any, current: Any, feature_type: Any, threshold: float) -> tuple[float, bool]:
-        value = statistic("number", np.asarray(reference, dtype=float), np.asarray(current, dtype=float))
-        return value, value > threshold
+    for method, shown in _NAMES.items():
+        # Bound as a default, or both would be the last one.
+        def distance(
+            reference: Any, current: Any, feature_type: Any, threshold: float, method: str = method
+        ) -> tuple[float, bool]:
+            value = statistic(method, np.asarray(reference, dtype=float), np.asarray(current, dtype=float))
+            return value, value > threshold
 
-    test = StatTest(
-        name=_KS_DISTANCE,
-        display_name="Kolmogorov-Smirnov distance",
-        allowed_feature_types=[ColumnType.Numerical],
-        default_threshold=0.1,
-    )
-    register_stattest(test, distance)
+        test = StatTest(
+            name=_METHODS[method],
+            display_name=shown,
+            allowed_feature_types=[ColumnType.Numerical],
+            default_threshold=0.1,
+        )
+        register_stattest(test, distance)

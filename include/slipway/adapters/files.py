@@ -59,6 +59,10 @@ class FileStore:
         names = [str(path).rstrip("/").rsplit("/", 1)[-1] for path in found]
         return [f"{folder}/{name}" for name in sorted(names)]
 
+    def read(self, path: str) -> bytes:
+        """A whole file."""
+        return bytes(self._fs.cat_file(self._full(path)))
+
     def write(self, path: str, content: bytes) -> None:
         """Write a whole file or none; an existing one is replaced."""
         full = self._full(path)
@@ -143,12 +147,18 @@ class FileStore:
             return pq.ParquetFile(file).read()
 
     def query(
-        self, query: str, paths: Sequence[str], parameters: Mapping[str, Any], *, provenance: bool = False
+        self,
+        query: str,
+        paths: Sequence[str],
+        parameters: Mapping[str, Any],
+        *,
+        provenance: bool = False,
+        beside: Mapping[str, Any] | None = None,
     ) -> pa.Table:
         """Run a DuckDB query in which `log` is the rows of the given Parquet files.
 
         Files may lack columns that others have; rows of those get nulls there. With `provenance` each row also
-        has DuckDB's `filename` and `file_row_number`.
+        has DuckDB's `filename` and `file_row_number`. Frames of `beside` are tables of the query by name.
 
         Raises:
             FileNotFoundError: one of the files is gone.
@@ -159,6 +169,8 @@ class FileStore:
             connection.execute("SET TimeZone = 'UTC'")
             if not self._local:
                 connection.register_filesystem(self._fs)
+            for name, frame in (beside or {}).items():
+                connection.register(name, frame)
             urls = [self.uri(path) for path in paths]
             # Values are bound, never put into the text; what varies in it is one word of our own.
             statement = f"""

@@ -36,6 +36,9 @@ _PREDICTIONS = (
     ("probabilities", "list<double>"),
 )
 _LABELS = (("request_id", "string"), ("row", "int32"), ("label", "string"), ("ts", "timestamp"))
+_HASH = "hash(request_id || ':' || row)"
+# Only rows of a low hash are sorted; of them the lowest are taken.
+_DRAWN = f"AND {_HASH} <= $highest QUALIFY row_number() OVER (ORDER BY {_HASH}, request_id, row) <= $most"
 _FEATURE_TYPES = {"number": "double", "integer": "int64", "category": "string", "text": "string"}
 
 Features = Callable[[str], Mapping[str, str]]
@@ -85,19 +88,60 @@ class ParquetLake:
         self._files.write(f"{folder}/{name}.parquet", _parquet(table))
         return True
 
-    def predictions(self, model: str, start: datetime, end: datetime, *, shadow: bool = False) -> pd.DataFrame:
+    def predictions(
+        self, model: str, start: datetime, end: datetime, *, shadow: bool = False, limit: int | None = None
+    ) -> pd.DataFrame:
         """Logged rows with `start <= ts < end`, ordered by time, request and row.
 
         Columns: request_id, row, ts (UTC), version, slot, shadow, latency_ms, prediction, probabilities and one per
         feature; all of them also when there are no rows.
 
+        Args:
+            limit: at most so many rows, drawn by the hash of request id and row: the same log gives the same rows.
+
         Raises:
             DataError: a time without a zone.
         """
-        query = "SELECT * FROM log WHERE ts >= $start AND ts < $end AND shadow = $shadow ORDER BY ts, request_id, row"
-        table = self._query("predictions", model, start, end, query, shadow=shadow)
+        parameters: dict[str, Any] = {"shadow": shadow}
+        drawn = ""
+        if limit is not None:
+            total = self.count_predictions(model, start, end, shadow=shadow)
+            if total > limit:
+                parameters |= {"highest": _highest_hash(limit, total), "most": limit}
+                drawn = _DRAWN
+        query = f"""
+            SELECT * FROM (
+                SELECT * FROM log WHERE ts >= $start AND ts < $end AND shadow = $shadow {drawn}
+            ) ORDER BY ts, request_id, row
+        """  # noqa: S608 - what varies is a constant of this file
+        table = self._query("predictions", model, start, end, query, **parameters)
         if table is None:
             table = self._empty_predictions(model)
+        return _frame(table)
+
+    def labelled(
+        self, model: str, start: datetime, end: datetime, *, labels_from: datetime, limit: int
+    ) -> pd.DataFrame:
+        """`predictions` of the window that have a label, with the last one given since `labels_from` as `label`.
+
+        At most `limit` rows, drawn by the hash of request id and row.
+
+        Raises:
+            DataError: a time without a zone.
+        """
+        given = self.labels(model, labels_from, None)[["request_id", "row", "label"]]
+        query = f"""
+            SELECT log.*, given.label FROM log JOIN given ON log.request_id = given.request_id AND log.row = given.row
+            WHERE log.ts >= $start AND log.ts < $end AND NOT log.shadow
+            QUALIFY row_number() OVER (ORDER BY {_HASH}, log.request_id, log.row) <= $most
+            ORDER BY log.ts, log.request_id, log.row
+        """.replace("request_id || ':' || row", "log.request_id || ':' || log.row")  # noqa: S608
+        table = None
+        if len(given):
+            table = self._query("predictions", model, start, end, query, beside={"given": given}, most=limit)
+        if table is None:
+            frame = _frame(self._empty_predictions(model))
+            return frame.assign(label=frame["request_id"])
         return _frame(table)
 
     def answers(
@@ -161,7 +205,14 @@ class ParquetLake:
         return _frame(table if table is not None else _empty(_LABELS))
 
     def _query(
-        self, kind: str, model: str, start: datetime, end: datetime, query: str, **parameters: Any
+        self,
+        kind: str,
+        model: str,
+        start: datetime,
+        end: datetime,
+        query: str,
+        beside: Mapping[str, pd.DataFrame] | None = None,
+        **parameters: Any,
     ) -> pa.Table | None:
         """Run a query over `log`, the files of the dates that the window touches; None if there are none."""
         if start.tzinfo is None or end.tzinfo is None:
@@ -171,7 +222,9 @@ class ParquetLake:
 
         def read() -> pa.Table | None:
             paths = self._log_files(kind, model, first, last)
-            return self._files.query(query, paths, values, provenance=kind == "labels") if paths else None
+            if not paths:
+                return None
+            return self._files.query(query, paths, values, provenance=kind == "labels", beside=beside)
 
         return again(read)
 
@@ -276,6 +329,11 @@ class ParquetLake:
         path = f"reports/model={model}/{run}/{name}"
         self._files.write(path, content.encode() if isinstance(content, str) else content)
         return self._files.uri(path)
+
+
+def _highest_hash(limit: int, total: int) -> int:
+    """A bound that a tenth more than `limit` of `total` rows stay below, and some more where `limit` is small."""
+    return min(2**64 - 1, int(2**64 * (1.1 * limit + 100) / total))
 
 
 def _snapshot_path(model: str, sha256: str) -> str:

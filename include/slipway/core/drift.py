@@ -1,11 +1,12 @@
 """Has a window of traffic drifted from the reference? Statistics, thresholds from the reference, verdict.
 
-Each column gets one statistic: for numbers the Kolmogorov-Smirnov distance, for categories the Jensen-Shannon distance
-(natural logarithm, as SciPy's). Its threshold comes from the reference itself: many pairs of a reference and a window
-of the same sizes are drawn from it, and the (1 - alpha) quantile of the largest scaled statistic over all columns
-bounds the false alarms of the whole window (max-T of Westfall and Young, Resampling-Based Multiple Testing, 1993).
-Both sides are drawn, so a small reference raises its own thresholds. A floor on the effect keeps large windows from
-flagging trifles.
+Numbers have two statistics, the Kolmogorov-Smirnov distance and the Wasserstein distance in standard deviations of the
+reference; categories have the Jensen-Shannon distance (natural logarithm, as SciPy's). Thresholds come from the
+reference itself: many pairs of a reference and a window of the same sizes are drawn from it, and the quantile of the
+largest scaled statistic bounds the false alarms of the whole window. Both sides are drawn, so a small reference raises
+its own thresholds; a reference in time order raises them by what its rows have in common with their neighbours
+(`slipway.core.null`). What no column shows by itself, a domain classifier may (`slipway.core.domain`). A floor on the
+effect keeps large windows from flagging trifles.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
+from slipway.core.bins import METHODS, Bins, Kind
+from slipway.core.domain import DomainClassifier
+from slipway.core.null import correlation_time, max_t_thresholds, resample_counts
 from slipway.spec import DriftPolicy
 
 __all__ = [
@@ -25,7 +30,9 @@ __all__ = [
     "ColumnDrift",
     "DriftResult",
     "DriftVerdict",
+    "Reference",
     "confirmed",
+    "effect_floors",
     "inconclusive",
     "judge_window",
     "mean_shift_score",
@@ -33,10 +40,10 @@ __all__ = [
 ]
 
 DriftVerdict = Literal["no_drift", "drift", "inconclusive", "quarantined"]
-Kind = Literal["number", "category"]
-METHOD: dict[Kind, str] = {"number": "ks", "category": "jensenshannon"}
-_GRID_POINTS = 512
 _CHUNK_CELLS = 4_000_000
+_NULL_ROWS = 10_000  # of the reference behind the draws; more of them would not move the thresholds
+_DOMAIN_DRAWS = 200  # its mean and deviation are used, which need fewer than a quantile
+_JOINT_SHARE = 0.2  # of alpha, for the domain classifier
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,7 @@ class DriftResult:
     rows: int
     reference_rows: int
     columns: tuple[ColumnDrift, ...] = ()
+    joint: ColumnDrift | None = None
     score: float = 0.0
     alpha: float | None = None
     null_windows: int = 0
@@ -98,6 +106,7 @@ class DriftResult:
             "rows": self.rows,
             "reference_rows": self.reference_rows,
             "columns": [column.as_dict() for column in self.columns],
+            "joint": self.joint.as_dict() if self.joint else None,
             "score": round(self.score, 6),
             "alpha": self.alpha,
             "null_windows": self.null_windows,
@@ -110,50 +119,163 @@ def inconclusive(reason: str, rows: int, reference_rows: int = 0) -> DriftResult
     return DriftResult("inconclusive", (reason,), rows, reference_rows)
 
 
+class Reference:
+    """What windows are judged against; thresholds are made once for each length of window.
+
+    Args:
+        columns: names, kinds and reference values; their windows are not looked at.
+        ordered: the rows are in time order.
+        cycle: (m,) a part of a known cycle of each row, such as the hour of the day: its means are no dependence.
+        seed: of the draws; the same window and seed give the same verdict.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        policy: DriftPolicy,
+        *,
+        ordered: bool = False,
+        cycle: NDArray[np.intp] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._columns, self._policy, self._ordered, self._seed = tuple(columns), policy, ordered, seed
+        self._rows = len(columns[0].reference)
+        self._bins = [Bins.of(column.kind, column.reference) for column in columns]
+        self._codes = [one.codes(column.reference) for one, column in zip(self._bins, columns, strict=True)]
+        self._counts = [one.count(column.reference) for one, column in zip(self._bins, columns, strict=True)]
+        self._tau = [
+            correlation_time(_series(column, codes), cycle) if ordered else 1.0
+            for column, codes in zip(columns, self._codes, strict=True)
+        ]
+        self._domain = DomainClassifier.of(self._bins, [column.reference for column in columns])
+        self._thresholds: dict[int, tuple[list[NDArray[np.float64]], float]] = {}
+
+    def judge(self, windows: Sequence[NDArray[Any]]) -> DriftResult:
+        """The verdict on one window, given as (n,) values for each column."""
+        rows, policy = len(windows[0]), self._policy
+        if rows < policy.min_rows:
+            return inconclusive(f"{rows} rows in the window, {policy.min_rows} needed", rows, self._rows)
+        thresholds, joint_threshold = self._for_length(rows)
+        found = tuple(
+            _worst(column, bins.statistics(counts, bins.count(window))[0], threshold)
+            for column, bins, counts, window, threshold in zip(
+                self._columns, self._bins, self._counts, windows, thresholds, strict=True
+            )
+        )
+        joint = None
+        if self._domain is not None:
+            joint = ColumnDrift("all columns", "number", "domain_auc", self._domain.auc(windows), joint_threshold)
+        drifted = [one for one in (*found, *([joint] if joint else [])) if one.drifted]
+        said = tuple(f"{one.name}: {one.method} {one.statistic:.3f}, threshold {one.threshold:.3f}" for one in drifted)
+        columns = [
+            Column(one.name, one.kind, one.reference, window)
+            for one, window in zip(self._columns, windows, strict=True)
+        ]
+        return DriftResult(
+            verdict="drift" if drifted else "no_drift",
+            reasons=said or (f"none of {len(found)} columns is above its threshold",),
+            rows=rows,
+            reference_rows=self._rows,
+            columns=found,
+            joint=joint,
+            score=mean_shift_score(columns),
+            alpha=policy.alpha,
+            null_windows=policy.null_windows,
+            ordered=self._ordered,
+        )
+
+    def _for_length(self, rows: int) -> tuple[list[NDArray[np.float64]], float]:
+        known = self._thresholds.get(rows)
+        if known is None:
+            floors = effect_floors(self._policy.effect_floor)
+            raw = max_t_thresholds(self._null(rows), self._policy.alpha * (1 - _JOINT_SHARE))
+            thresholds, at = [], 0
+            for column, tau in zip(self._columns, self._tau, strict=True):
+                methods = METHODS[column.kind]
+                floor = np.array([floors[method] for method in methods])
+                thresholds.append(np.maximum(raw[at : at + len(methods)] * math.sqrt(tau), floor))
+                at += len(methods)
+            joint = math.nan
+            if self._domain is not None:
+                alpha = self._policy.alpha * _JOINT_SHARE
+                draws = min(_DOMAIN_DRAWS, self._policy.null_windows)
+                joint = self._domain.threshold(rows, alpha, draws=draws, ordered=self._ordered, seed=self._seed)
+                joint = max(joint, floors["domain_auc"])
+            known = self._thresholds[rows] = (thresholds, joint)
+        return known
+
+    def _null(self, rows: int) -> NDArray[np.float64]:
+        """(draws, statistics) between two draws of independent rows, as long as the reference and the window."""
+        random, draws = np.random.default_rng(self._seed), self._policy.null_windows
+        step = max(1, self._rows // _NULL_ROWS)
+        codes = [column[::step] for column in self._codes]
+        total = len(codes[0])
+        sorted_codes = [_Sorted.of(one, bins.size) for one, bins in zip(codes, self._bins, strict=True)]
+        chunk = max(1, _CHUNK_CELLS // total)
+        parts = []
+        for first in range(0, draws, chunk):
+            count = min(chunk, draws - first)
+            drawn = resample_counts(random, count, total, rows)
+            against = resample_counts(random, count, total, self._rows)
+            parts.append(
+                np.column_stack(
+                    [
+                        bins.statistics(one.count(against), one.count(drawn))
+                        for bins, one in zip(self._bins, sorted_codes, strict=True)
+                    ]
+                )
+            )
+        return np.concatenate(parts)
+
+
+def effect_floors(deviations: float) -> dict[str, float]:
+    """The smallest statistic of each method that counts, for an effect in standard deviations.
+
+    They are what a shift of a normal column by so much gives: 2 Phi(d / 2) - 1 for Kolmogorov-Smirnov, d for
+    Wasserstein; for a category whose share moves by d standard deviations of its indicator, d / sqrt 8 is
+    Jensen-Shannon's distance to first order. Trifles in several columns add up, so the domain classifier has to see
+    twice as much: Phi(2 d / sqrt 2).
+    """
+    return {
+        "ks": float(2 * ndtr(deviations / 2) - 1),
+        "wasserstein": deviations,
+        "jensenshannon": deviations / math.sqrt(8),
+        "domain_auc": float(ndtr(2 * deviations / math.sqrt(2))),
+    }
+
+
 def judge_window(
-    columns: Sequence[Column], policy: DriftPolicy, *, ordered: bool = False, seed: int = 0
+    columns: Sequence[Column],
+    policy: DriftPolicy,
+    *,
+    ordered: bool = False,
+    cycle: NDArray[np.intp] | None = None,
+    seed: int = 0,
 ) -> DriftResult:
-    """The verdict on one window.
+    """The verdict on one window; see `Reference`.
 
     Args:
         columns: all features and the predictions.
-        ordered: the reference's rows are in time order, so null windows are made of contiguous stretches of it.
-        seed: of the null windows; the same window and seed give the same verdict.
     """
-    rows, reference_rows = len(columns[0].window), len(columns[0].reference)
-    if rows < policy.min_rows:
-        return inconclusive(f"{rows} rows in the window, {policy.min_rows} needed", rows, reference_rows)
-    binned = [_Binned.of(column) for column in columns]
-    null = _null_statistics(binned, reference_rows, rows, policy.null_windows, ordered, seed)
-    thresholds = np.maximum(_max_t_thresholds(null, policy.alpha), policy.effect_floor)
-    found = tuple(
-        ColumnDrift(column.name, column.kind, METHOD[column.kind], one.observed(), float(threshold))
-        for column, one, threshold in zip(columns, binned, thresholds, strict=True)
-    )
-    drifted = [column for column in found if column.drifted]
-    said = tuple(f"{one.name}: {one.method} {one.statistic:.3f}, threshold {one.threshold:.3f}" for one in drifted)
-    return DriftResult(
-        verdict="drift" if drifted else "no_drift",
-        reasons=said or (f"none of {len(found)} columns is above its threshold",),
-        rows=rows,
-        reference_rows=reference_rows,
-        columns=found,
-        score=mean_shift_score(columns),
-        alpha=policy.alpha,
-        null_windows=policy.null_windows,
-        ordered=ordered,
-    )
+    if len(columns[0].window) < policy.min_rows:
+        reason = f"{len(columns[0].window)} rows in the window, {policy.min_rows} needed"
+        return inconclusive(reason, len(columns[0].window), len(columns[0].reference))
+    reference = Reference(columns, policy, ordered=ordered, cycle=cycle, seed=seed)
+    return reference.judge([column.window for column in columns])
 
 
-def statistic(kind: Kind, reference: NDArray[Any], window: NDArray[Any]) -> float:
-    """The statistic of one column.
+def statistic(method: str, reference: NDArray[Any], window: NDArray[Any]) -> float:
+    """One statistic of one column.
 
-    >>> statistic("number", np.arange(10.0), np.arange(10.0))
+    >>> statistic("ks", np.arange(10.0), np.arange(10.0))
     0.0
-    >>> round(statistic("category", np.array(["a", "b"]), np.array(["c", "d"])) ** 2, 4)  # ln 2, its largest value
+    >>> round(statistic("jensenshannon", np.array(["a", "b"]), np.array(["c", "d"])) ** 2, 4)  # ln 2, its largest value
     0.6931
     """
-    return _Binned.of(Column("", kind, reference, window)).observed()
+    kind: Kind = "category" if method in METHODS["category"] else "number"
+    bins = Bins.of(kind, reference)
+    found = bins.statistics(bins.count(reference), bins.count(window))[0]
+    return float(found[METHODS[kind].index(method)])
 
 
 def mean_shift_score(columns: Sequence[Column]) -> float:
@@ -163,7 +285,7 @@ def mean_shift_score(columns: Sequence[Column]) -> float:
         if column.kind != "number":
             continue
         reference, window = column.reference.astype(float), column.window.astype(float)
-        reference, window = reference[~np.isnan(reference)], window[~np.isnan(window)]
+        reference, window = reference[np.isfinite(reference)], window[np.isfinite(window)]
         if not reference.size or not window.size:
             continue
         moved, spread = abs(float(window.mean() - reference.mean())), float(reference.std())
@@ -191,128 +313,40 @@ def confirmed(verdict: DriftVerdict, previous: Sequence[str], policy: DriftPolic
 
 
 @dataclass(frozen=True)
-class _Binned:
-    """A column as counts over bins; statistics and null windows need nothing else.
+class _Sorted:
+    """Rows of the reference sorted by bin, to count resamples fast."""
 
-    Numbers: grid points g_0 < g_1 < … taken from the reference; bin 2k+1 holds the values equal to g_k and bin 2k those
-    between g_(k-1) and g_k. Distribution functions are compared at the grid points with half of the tied mass
-    (mid-distribution), so rounding in one sample and not in the other is no difference.
-    """
-
-    kind: Kind
     bins: int
-    order: NDArray[np.intp]  # reference rows without missing values, sorted by bin
-    starts: NDArray[np.intp]  # where each occupied bin starts in `order`
+    order: NDArray[np.intp]
+    starts: NDArray[np.intp]
     occupied: NDArray[np.intp]
-    reference: NDArray[np.float64]  # (1, bins) counts
-    window: NDArray[np.float64]
 
     @classmethod
-    def of(cls, column: Column) -> _Binned:
-        code = _number_codes if column.kind == "number" else _category_codes
-        reference, window, bins = code(column.reference, column.window)
-        order = np.argsort(reference, kind="stable")
-        order = order[int((reference < 0).sum()) :]
-        occupied, starts = np.unique(reference[order], return_index=True)
-        counted = [np.bincount(some[some >= 0], minlength=bins).astype(float)[None] for some in (reference, window)]
-        return cls(column.kind, bins, order, starts, occupied, counted[0], counted[1])
+    def of(cls, codes: NDArray[np.intp], bins: int) -> _Sorted:
+        order = np.argsort(codes, kind="stable")
+        order = order[int((codes < 0).sum()) :]
+        occupied, starts = np.unique(codes[order], return_index=True)
+        return cls(bins, order, starts, occupied)
 
     def count(self, drawn: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(draws, bins) counts of (draws, reference rows) resample counts."""
+        """(draws, bins) counts of (draws, rows) resample counts."""
         counts = np.zeros((len(drawn), self.bins))
         if len(self.order):
             counts[:, self.occupied] = np.add.reduceat(drawn[:, self.order], self.starts, axis=1)
         return counts
 
-    def compare(self, reference: NDArray[np.float64], window: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (_ks if self.kind == "number" else _jensen_shannon)(_shares(reference), _shares(window))
 
-    def observed(self) -> float:
-        return float(self.compare(self.reference, self.window)[0])
-
-
-def _number_codes(reference: NDArray[Any], window: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp], int]:
-    reference, window = np.asarray(reference, dtype=float), np.asarray(window, dtype=float)
-    grid = np.unique(reference[~np.isnan(reference)])
-    if len(grid) > _GRID_POINTS:
-        present = np.sort(reference[~np.isnan(reference)])
-        grid = np.unique(present[np.linspace(0, len(present) - 1, _GRID_POINTS).astype(int)])
-
-    def code(values: NDArray[Any]) -> NDArray[np.intp]:
-        codes = np.searchsorted(grid, values, "left") + np.searchsorted(grid, values, "right")
-        return np.asarray(np.where(np.isnan(values), -1, codes), dtype=np.intp)
-
-    return code(reference), code(window), 2 * len(grid) + 1
+def _series(column: Column, codes: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Values whose order in time is looked at; of categories whether a row has the most frequent one."""
+    if column.kind == "number":
+        return np.asarray(column.reference, dtype=float)
+    present = codes[codes >= 0]
+    most = int(np.bincount(present).argmax()) if len(present) else 0
+    return np.where(codes < 0, np.nan, (codes == most).astype(float))
 
 
-def _category_codes(reference: NDArray[Any], window: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp], int]:
-    both = np.concatenate([np.asarray(reference, dtype=object), np.asarray(window, dtype=object)])
-    missing = np.array([value is None or value != value for value in both], dtype=bool)
-    names, codes = np.unique(both.astype(str), return_inverse=True)
-    codes = np.where(missing, -1, codes).astype(np.intp)
-    return codes[: len(reference)], codes[len(reference) :], len(names)
-
-
-def _shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    total = counts.sum(axis=1, keepdims=True)
-    return np.asarray(counts / np.where(total > 0, total, 1.0))
-
-
-def _ks(reference: NDArray[np.float64], window: NDArray[np.float64]) -> NDArray[np.float64]:
-    difference = reference - window
-    at_grid = difference.cumsum(axis=1)[:, 1::2] - difference[:, 1::2] / 2
-    return np.asarray(np.abs(at_grid).max(axis=1, initial=0.0))
-
-
-def _jensen_shannon(reference: NDArray[np.float64], window: NDArray[np.float64]) -> NDArray[np.float64]:
-    middle = (reference + window) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        left = np.where(reference > 0, reference * np.log(reference / middle), 0.0)
-        right = np.where(window > 0, window * np.log(window / middle), 0.0)
-    return np.asarray(np.sqrt(np.maximum((left + right).sum(axis=1) / 2, 0.0)))
-
-
-def _null_statistics(
-    columns: Sequence[_Binned], reference_rows: int, rows: int, windows: int, ordered: bool, seed: int
-) -> NDArray[np.float64]:
-    """(windows, columns) statistics between two draws from the reference, as long as the reference and the window."""
-    random = np.random.default_rng(seed)
-    chunk = max(1, _CHUNK_CELLS // max(reference_rows, 1))
-    block = min(rows, max(1, reference_rows // 10)) if ordered else 1
-    null = np.zeros((windows, len(columns)))
-    for first in range(0, windows, chunk):
-        last = min(first + chunk, windows)
-        drawn = _draw(random, last - first, reference_rows, rows, block)
-        against = _draw(random, last - first, reference_rows, reference_rows, block)
-        for index, column in enumerate(columns):
-            null[first:last, index] = column.compare(column.count(against), column.count(drawn))
-    return null
-
-
-def _draw(random: np.random.Generator, draws: int, rows: int, length: int, block: int) -> NDArray[np.float64]:
-    """(draws, rows) how often each of `rows` rows is in each sample of about `length` rows, by circular blocks."""
-    starts = random.integers(0, rows, (draws, math.ceil(length / block)))
-    flat = (starts + rows * np.arange(draws)[:, None]).ravel()
-    counts = np.bincount(flat, minlength=draws * rows).reshape(draws, rows).astype(np.float64)
-    if block > 1:  # a row is drawn by each start among the `block` rows up to it
-        padded = np.concatenate([np.zeros((draws, 1)), np.tile(counts, (1, 2)).cumsum(axis=1)], axis=1)
-        ends = np.arange(rows, 2 * rows) + 1
-        counts = padded[:, ends] - padded[:, ends - block]
-    return counts
-
-
-def _max_t_thresholds(null: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
-    """Per column; together exceeded by at most `alpha` of the null windows.
-
-    Columns are made comparable by the mean and deviation of their statistic, which few null windows tell well; their
-    outer quantiles would fit the null windows at hand and let too many others through.
-    """
-    middle, spread = null.mean(axis=0), np.maximum(null.std(axis=0), 1e-12)
-    largest = ((null - middle) / spread).max(axis=1)
-    return np.asarray(middle + spread * _upper_quantile(largest, alpha))
-
-
-def _upper_quantile(values: NDArray[np.float64], alpha: float) -> float:
-    """The (1 - alpha) quantile, rounded up to an observed value so that few windows err to caution."""
-    rank = min(len(values), math.ceil((len(values) + 1) * (1 - alpha)))
-    return float(np.sort(values)[rank - 1])
+def _worst(column: Column, statistics: NDArray[np.float64], thresholds: NDArray[np.float64]) -> ColumnDrift:
+    """The statistic that is furthest above, or least below, its threshold."""
+    at = int(np.argmax(statistics / np.maximum(thresholds, 1e-12)))
+    method = METHODS[column.kind][at]
+    return ColumnDrift(column.name, column.kind, method, float(statistics[at]), float(thresholds[at]))

@@ -4,9 +4,10 @@ Both models are scored on the same resampled rows, so what they share cancels ou
 be better (lower bound of the improvement above 0); any other must not be worse: lower bound above minus the margin and
 a point estimate that is not negative. The very first version has only the spec's floor to pass.
 
-The lower bound is the percentile bound of Efron and Tibshirani, An Introduction to the Bootstrap (1993), ch. 13; for
-rows with an order in time it resamples circular blocks (Politis and Romano, 1992). Slices are tested with Holm's
-step-down correction (1979).
+A retrain that drift asked for must also heal, see `recovery`.
+
+The lower bound is a percentile of the bootstrap (`resample.lower_level`); rows with an order in time are resampled in
+blocks. Slices are tested with Holm's step-down correction (1979).
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from slipway.core.metrics import GREATER_IS_BETTER, Predictions, row_statistics, score, value_of_sums
+from slipway.core.metrics import GREATER_IS_BETTER, Predictions, known_classes, row_statistics, score, value_of_sums
+from slipway.core.recovery import Recovery, heal
+from slipway.core.resample import block_length, informative_blocks, lower_level, resamples
 from slipway.core.verdict import Verdict
 from slipway.spec import GatePolicy, Metric
 
-__all__ = ["SUPERIORITY_REASONS", "GateResult", "judge", "judge_first"]
+__all__ = ["SUPERIORITY_REASONS", "GateResult", "judge", "judge_first", "shown_worse"]
 
 SUPERIORITY_REASONS = frozenset({"drift", "manual-better"})
 Rule = Literal["floor", "superiority", "non_inferiority"]
-_CHUNK_CELLS = 4_000_000
+_HISTOGRAM_BINS = 40
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,11 @@ class GateResult:
         champion, challenger: the metric on the held-out rows; champion is None for a first version.
         improvement: of the challenger, in the metric's unit; positive is better for every metric.
         lower_bound: one-sided, at `confidence`.
+        differing_rows: rows on which the two do not do equally well; only they tell them apart.
+        baseline, remaining_loss: where a recovery was asked for, see `Recovery`; the loss as measured.
+        remaining_loss_bound: the loss may be as large as this; one-sided, at `confidence`.
         slices: the guard's outcome per slice of rows.
+        histogram: how the improvement fell out over the resamples: bin edges, and one count fewer.
     """
 
     verdict: Verdict
@@ -55,7 +62,12 @@ class GateResult:
     confidence: float | None = None
     resamples: int = 0
     block_rows: int = 1
+    differing_rows: int = 0
+    baseline: float | None = None
+    remaining_loss: float | None = None
+    remaining_loss_bound: float | None = None
     slices: tuple[Mapping[str, Any], ...] = ()
+    histogram: tuple[tuple[float, ...], tuple[int, ...]] = ((), ())
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -73,6 +85,10 @@ class GateResult:
             "confidence": self.confidence,
             "resamples": self.resamples,
             "block_rows": self.block_rows,
+            "differing_rows": self.differing_rows,
+            "baseline": _plain(self.baseline),
+            "remaining_loss": _plain(self.remaining_loss),
+            "remaining_loss_bound": _plain(self.remaining_loss_bound),
             "slices": [dict(one) for one in self.slices],
         }
 
@@ -108,6 +124,7 @@ def judge(
     *,
     ordered: bool = False,
     slices: Mapping[str, NDArray[np.bool_]] | None = None,
+    recovery: Recovery | None = None,
     seed: int = 0,
 ) -> GateResult:
     """Champion against challenger on the same rows.
@@ -115,20 +132,21 @@ def judge(
     Args:
         truth: (n,) class indices or numbers; `champion` and `challenger` answer the same rows in the same order.
         reason: why the challenger was trained; those in `SUPERIORITY_REASONS` ask for superiority.
-        ordered: the rows are in time order and neighbours are alike, so blocks of n^(1/3) rows are resampled.
+        ordered: the rows are in time order and neighbours are alike, so they are resampled in blocks.
         slices: (n,) masks by name; those with fewer than `slice_min_rows` rows are not judged.
+        recovery: what the challenger has to come back to; None asks for none.
     """
-    rows = len(truth)
-    block = max(1, math.ceil(rows ** (1 / 3))) if ordered else 1
-    old = row_statistics(metric.name, truth, champion)
-    new = row_statistics(metric.name, truth, challenger)
+    old, new = _paired_statistics(metric.name, truth, champion, challenger)
+    difference = (new - old)[:, 1:].sum(axis=1)  # 0 where both do equally well, whatever the metric
+    block = block_length(difference) if ordered else 1
     sign = 1.0 if GREATER_IS_BETTER[metric.name] else -1.0
     before, after = (float(value_of_sums(metric.name, one.sum(axis=0, keepdims=True))[0]) for one in (old, new))
     masks = {name: mask for name, mask in (slices or {}).items() if int(mask.sum()) >= policy.slice_min_rows}
-    overall, per_slice = _resample(metric.name, old, new, masks, policy.resamples, block, seed)
-    improvement = sign * (after - before)
-    finite = sign * overall[np.isfinite(overall)]
-    bound = float(np.quantile(finite, 1 - policy.confidence)) if finite.size else math.nan
+    overall, alone, per_slice = _resample(metric.name, old, new, masks, policy.resamples, block, seed)
+    improvement = sign * (after - before) + 0.0  # no -0
+    finite = sign * overall[np.isfinite(overall)] + 0.0
+    level = lower_level(policy.confidence, informative_blocks(difference, block), policy.resamples)
+    bound = float(np.quantile(finite, level, method="lower")) if finite.size else math.nan
     superiority = reason in SUPERIORITY_REASONS
     margin = 0.0 if superiority else policy.margin * abs(before)
     guarded = _guard_slices(metric.name, old, new, masks, per_slice, sign, policy)
@@ -136,13 +154,17 @@ def judge(
     harmed = [str(one["slice"]) for one in guarded if one["verdict"] == Verdict.FAIL.value]
     if harmed:
         said = (*said, f"more than {policy.slice_max_loss:.0%} worse in {', '.join(harmed)}")
+    level = lower_level(policy.confidence, len(truth) // block, policy.resamples)
+    healing = heal(metric.name, after, alone, level, recovery) if recovery else None
+    if healing is not None and not healing.healed:
+        said = (*said, healing.said)
     return GateResult(
-        verdict=Verdict.PASS if passed and not harmed else Verdict.FAIL,
+        verdict=Verdict.PASS if passed and not harmed and (healing is None or healing.healed) else Verdict.FAIL,
         rule="superiority" if superiority else "non_inferiority",
         reason=reason,
         reasons=said,
         metric=metric.name,
-        rows=rows,
+        rows=len(truth),
         challenger=after,
         champion=before,
         improvement=improvement,
@@ -151,8 +173,43 @@ def judge(
         confidence=policy.confidence,
         resamples=policy.resamples,
         block_rows=block,
+        differing_rows=int(np.count_nonzero(difference)),
+        baseline=None if recovery is None else recovery.baseline,
+        remaining_loss=healing.loss if healing else None,
+        remaining_loss_bound=healing.bound if healing else None,
         slices=tuple(guarded),
+        histogram=_histogram(finite),
     )
+
+
+def _paired_statistics(
+    metric: str, truth: NDArray[Any], champion: Predictions, challenger: Predictions
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    classes = known_classes(truth, champion, challenger)
+    return row_statistics(metric, truth, champion, classes), row_statistics(metric, truth, challenger, classes)
+
+
+def _histogram(values: NDArray[np.float64]) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    if not values.size:
+        return (), ()
+    counts, edges = np.histogram(values, _HISTOGRAM_BINS)
+    return tuple(float(edge) for edge in edges), tuple(int(count) for count in counts)
+
+
+def shown_worse(
+    metric: Metric,
+    policy: GatePolicy,
+    truth: NDArray[Any],
+    champion: Predictions,
+    challenger: Predictions,
+    seed: int = 0,
+) -> bool:
+    """Whether even the upper bound of the challenger's improvement on these rows lies below 0."""
+    old, new = _paired_statistics(metric.name, truth, champion, challenger)
+    overall, _, _ = _resample(metric.name, old, new, {}, policy.resamples, 1, seed)
+    drawn = (1.0 if GREATER_IS_BETTER[metric.name] else -1.0) * overall[np.isfinite(overall)]
+    differing = informative_blocks((new - old)[:, 1:].sum(axis=1), 1)
+    return bool(drawn.size) and bool(np.quantile(drawn, 1 - lower_level(policy.confidence, differing, len(drawn))) < 0)
 
 
 def _conclude(
@@ -171,37 +228,26 @@ def _resample(
     old: NDArray[np.float64],
     new: NDArray[np.float64],
     masks: Mapping[str, NDArray[np.bool_]],
-    resamples: int,
+    draws: int,
     block: int,
     seed: int,
-) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]]]:
-    """(resamples,) differences new - old, over all rows and per slice, from the same draws."""
-    rows = len(old)
-    random = np.random.default_rng(seed)
+) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+    """(draws,) differences new - old over all rows, values of new, and differences per slice, from the same draws."""
     whole: list[NDArray[np.float64]] = []
+    alone: list[NDArray[np.float64]] = []
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in masks}
-    chunk = max(1, _CHUNK_CELLS // max(rows, 1))
-    for first in range(0, resamples if rows else 0, chunk):
-        counts = _draw_counts(random, min(chunk, resamples - first), rows, block)
-        whole.append(value_of_sums(metric, counts @ new) - value_of_sums(metric, counts @ old))
+    for counts in resamples(len(old), draws, block, seed):
+        alone.append(value_of_sums(metric, counts @ new))
+        whole.append(alone[-1] - value_of_sums(metric, counts @ old))
         for name, mask in masks.items():
             some = counts[:, mask]
             parts[name].append(value_of_sums(metric, some @ new[mask]) - value_of_sums(metric, some @ old[mask]))
     empty = np.array([np.nan])
     return (
         np.concatenate(whole) if whole else empty,
+        np.concatenate(alone) if alone else empty,
         {name: np.concatenate(found) if found else empty for name, found in parts.items()},
     )
-
-
-def _draw_counts(random: np.random.Generator, draws: int, rows: int, block: int) -> NDArray[np.float64]:
-    """(draws, rows) how often each row is in each resample; circular blocks of `block` rows."""
-    starts = random.integers(0, rows, (draws, math.ceil(rows / block)))
-    flat = (starts + rows * np.arange(draws)[:, None]).ravel()
-    counts = np.bincount(flat, minlength=draws * rows).reshape(draws, rows).astype(np.float64)
-    if block > 1:
-        counts = np.asarray(sum(np.roll(counts, shift, axis=1) for shift in range(block)))
-    return counts
 
 
 def _guard_slices(

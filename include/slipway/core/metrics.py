@@ -16,9 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GREATER_IS_BETTER", "Predictions", "row_statistics", "score", "value_of_sums"]
+__all__ = [
+    "GREATER_IS_BETTER",
+    "REPORTED",
+    "Predictions",
+    "known_classes",
+    "row_statistics",
+    "score",
+    "value_of_sums",
+]
 
 GREATER_IS_BETTER = {"accuracy": True, "f1_macro": True, "r2": True, "log_loss": False, "rmse": False, "mae": False}
+REPORTED = {"classification": ("accuracy", "f1_macro", "log_loss"), "regression": ("rmse", "mae", "r2")}
 _PROBABILITY_FLOOR = 1e-15
 
 
@@ -72,6 +81,13 @@ def row_statistics(
         centred = truth - truth.mean()  # any constant may be taken off; this one keeps the sums small
         return np.column_stack([ones, error**2, centred, centred**2])
     raise ValueError(f"unknown metric {metric!r}")
+
+
+def known_classes(truth: NDArray[Any], *guesses: Predictions) -> int | None:
+    """How many classes the truth and several models' answers know together; None for numbers."""
+    if truth.dtype.kind == "f":
+        return None
+    return 1 + max(int(values.max(initial=0)) for values in (truth, *(guess.values for guess in guesses)))
 
 
 def value_of_sums(metric: str, sums: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,9 @@
 """Whether to retrain, and the circuit breaker that keeps automatic retraining from running away.
 
 Two things can ask for a retrain: confirmed drift together with a loss on labelled rows outside of its band, or the
-labels alone when even the lower confidence bound of the loss lies outside. The breaker then may still say no.
+labels alone when even the lower confidence bound of the loss lies outside. The breaker then may still say no: for now
+(`held`: a cool-down, too few labels), or until a person has looked (`alert`: the week's allowance is used up, or the
+gate refused several challengers in a row).
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from numpy.typing import NDArray
 
 from slipway.core.drift import DriftVerdict
 from slipway.core.metrics import GREATER_IS_BETTER, Predictions, row_statistics, value_of_sums
+from slipway.core.resample import block_length, lower_level, resamples
 from slipway.spec import RetrainPolicy
 
 __all__ = ["History", "Quality", "RetrainDecision", "RetrainVerdict", "decide", "measure_quality"]
 
 RetrainVerdict = Literal["retrain", "not_needed", "held", "alert"]
 _RESAMPLES = 1000
-_CHUNK_CELLS = 4_000_000
+_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ def measure_quality(
 ) -> Quality:
     """The metric on labelled rows with a bootstrap bound of its worsening.
 
+    The rows are in time order: bad hours come in a row, and a bound that takes them for independent is too close.
+
     Raises:
         ValueError: no rows, or a metric that the predictions do not allow.
     """
@@ -90,23 +95,19 @@ def measure_quality(
     value = float(value_of_sums(metric, statistics.sum(axis=0, keepdims=True))[0])
     sign = 1.0 if GREATER_IS_BETTER[metric] else -1.0
     scale = max(abs(baseline), 1e-12)
-    random, rows, drawn = np.random.default_rng(seed), len(truth), []
-    chunk = max(1, _CHUNK_CELLS // rows)
-    for first in range(0, _RESAMPLES, chunk):
-        draws = min(chunk, _RESAMPLES - first)
-        flat = random.integers(0, rows, (draws, rows)) + rows * np.arange(draws)[:, None]
-        counts = np.bincount(flat.ravel(), minlength=draws * rows).reshape(draws, rows).astype(np.float64)
-        drawn.append(sign * (baseline - value_of_sums(metric, counts @ statistics)) / scale)
-    losses = np.concatenate(drawn)
+    block = block_length(statistics[:, 1:].sum(axis=1))
+    drawn = [value_of_sums(metric, counts @ statistics) for counts in resamples(len(truth), _RESAMPLES, block, seed)]
+    losses = sign * (baseline - np.concatenate(drawn)) / scale
     losses = losses[np.isfinite(losses)]
+    level = lower_level(_CONFIDENCE, len(truth) // block, _RESAMPLES)
     return Quality(
         metric=metric,
-        rows=rows,
+        rows=len(truth),
         new_labels=new_labels,
         value=value,
         baseline=baseline,
         relative_loss=sign * (baseline - value) / scale,
-        loss_bound=float(np.quantile(losses, 0.05)) if losses.size else math.nan,
+        loss_bound=float(np.quantile(losses, level)) if losses.size else math.nan,
     )
 
 
@@ -129,9 +130,9 @@ def decide(
     wanted, why = _wanted(drift_confirmed, quality, policy)
     if not wanted:
         return RetrainDecision("not_needed", why)
-    if history.rejected_in_a_row >= policy.max_rejected_in_a_row:
-        stop = f"the gate refused {history.rejected_in_a_row} challengers in a row; train by hand after looking into it"
-        return RetrainDecision("alert", (*why, stop))
+    stop = _stopped(history, policy, now)
+    if stop:
+        return RetrainDecision("alert", (*why, *stop))
     held = _held(quality, history, policy, now)
     return RetrainDecision("held", (*why, *held)) if held else RetrainDecision("retrain", why)
 
@@ -152,6 +153,18 @@ def _wanted(drift_confirmed: bool, quality: Quality | None, policy: RetrainPolic
     return False, ("drift is confirmed but does not hurt" if drift_confirmed else "no confirmed drift, no loss", loss)
 
 
+def _stopped(history: History, policy: RetrainPolicy, now: datetime) -> tuple[str, ...]:
+    """What opens the breaker: automatic retraining does not help, or does so again and again."""
+    found = []
+    if history.rejected_in_a_row >= policy.max_rejected_in_a_row:
+        refused = f"the gate refused {history.rejected_in_a_row} challengers in a row"
+        found.append(f"{refused}; look into it, then train by hand: a challenger that passes closes the breaker")
+    week = sum(1 for at in history.retrained_at if timedelta(0) <= now - at < timedelta(days=7))
+    if week >= policy.max_per_week:
+        found.append(f"{week} retrains in the last 7 days, {policy.max_per_week} allowed; a person has to look")
+    return tuple(found)
+
+
 def _held(quality: Quality | None, history: History, policy: RetrainPolicy, now: datetime) -> tuple[str, ...]:
     held = []
     labels = quality.new_labels if quality else 0
@@ -160,7 +173,4 @@ def _held(quality: Quality | None, history: History, policy: RetrainPolicy, now:
     last = max(history.retrained_at, default=None)
     if last is not None and now - last < timedelta(hours=policy.cool_down_hours):
         held.append(f"cooling down: last retrain {last.isoformat()}, {policy.cool_down_hours:g} h needed between two")
-    week = sum(1 for at in history.retrained_at if now - at < timedelta(days=7))
-    if week >= policy.max_per_week:
-        held.append(f"{week} retrains in the last 7 days, {policy.max_per_week} allowed")
     return tuple(held)

@@ -1,9 +1,13 @@
-"""Judge the best candidate against the champion on the same held-out rows, and register it if it passes."""
+"""Judge the best candidate against the champion on the same held-out rows, and register it if it passes.
+
+The evidence is a decision, MLflow metrics and tags of the run, and a page in the lake that shows both side by side.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import tempfile
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,18 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slipway.core.encoding import NUMERIC_KINDS, encode_target
-from slipway.core.gate import GateResult, judge, judge_first
-from slipway.core.metrics import Predictions
+from slipway.core.gate import GateResult, judge, judge_first, shown_worse
+from slipway.core.intervals import metric_intervals
+from slipway.core.metrics import REPORTED, score
+from slipway.core.recovery import Recovery
 from slipway.core.verdict import Verdict
-from slipway.errors import ConflictError
-from slipway.jobs.holdout import split
-from slipway.ports import Decision, DecisionLog, Lake, ModelFiles, ModelVersion, Registry, Tracker
+from slipway.errors import ConflictError, NotFoundError
+from slipway.jobs.gate_page import gate_page
+from slipway.jobs.holdout import TIME_COLUMN, Split, split
+from slipway.ports import Decision, DecisionLog, Lake, ModelFiles, ModelVersion, Registry, Scorer, Tracker
 from slipway.spec import ModelSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["gate", "load_scorer_answers", "register"]
+__all__ = ["gate", "register"]
 
 _log = logging.getLogger(__name__)
 _COPIED_TAGS = (
@@ -38,6 +45,7 @@ _COPIED_TAGS = (
     "slipway.data_until",
     "slipway.format",
     "slipway.model_sha256",
+    "slipway.lock_sha256",
 )
 
 
@@ -63,42 +71,114 @@ def gate(
     known = next((one for one in decisions.recent(spec.name, "gate", limit=200) if one.key == key), None)
     if known is not None:
         return dict(known.evidence)
-    snapshot = lake.snapshot(spec.name, tracker.run(run_id).tags["slipway.snapshot"])
+    run = tracker.run(run_id)
+    snapshot = lake.snapshot(spec.name, run.tags["slipway.snapshot"])
     frame = lake.read_snapshot(snapshot)
     parts = split(spec, frame)
+    scorers = {"challenger": _scorer(tracker, files, run_id)}
+    if champion is not None:
+        scorers = {"champion": _scorer(tracker, files, champion.run_id), **scorers}
     rows = frame.iloc[parts.held_out]
-    truth = encode_target(spec.target.classes, rows[spec.target.name].to_numpy())
-    challenger = load_scorer_answers(tracker, files, run_id, rows)
+    truth = _truth(spec, rows)
+    answers = {name: scorer.predict(rows) for name, scorer in scorers.items()}
+    seed = int(snapshot.sha256[:8], 16)
     if champion is None:
-        result = judge_first(spec.metric, truth, challenger, reason)
+        result, older = judge_first(spec.metric, truth, answers["challenger"], reason), None
     else:
+        older = _older_rows(spec, champion, frame, parts, scorers, lake)
         result = judge(
             spec.metric,
             spec.gate,
             truth,
-            load_scorer_answers(tracker, files, champion.run_id, rows),
-            challenger,
+            answers["champion"],
+            answers["challenger"],
             reason,
             ordered=parts.ordered,
             slices=_slices(spec, rows),
-            seed=int(snapshot.sha256[:8], 16),
+            recovery=_recovery(spec, champion, reason, older),
+            seed=seed,
         )
+    metrics = [*dict.fromkeys((spec.metric.name, *REPORTED[spec.task]))]
+    page = gate_page(
+        spec,
+        result,
+        metric_intervals(metrics, truth, answers, block=result.block_rows, seed=seed),
+        champion=champion.version if champion else None,
+        older_rows=older,
+        candidate=run.tags["slipway.candidate"],
+        run_id=run_id,
+        snapshot=snapshot.sha256,
+        at=now,
+    )
+    folder = f"gate-{run_id[:12]}-against-{'v' + against if champion else against}-{reason}"
     evidence = {
         **result.as_dict(),
         "run_id": run_id,
         "snapshot": snapshot.sha256,
         "champion_version": champion.version if champion else None,
+        "older_rows": older,
+        "report": lake.write_report(spec.name, folder, "champion_beside_challenger.html", page),
     }
     _log.info("%s gate: %s, %s", spec.name, result.verdict.value, "; ".join(result.reasons))
+    _log.info("%s gate report: %s", spec.name, evidence["report"])
     _note(tracker, run_id, result, evidence)
     decisions.record(Decision(key, spec.name, "gate", result.verdict.value, result.reasons, evidence, now))
     return evidence
 
 
-def load_scorer_answers(tracker: Tracker, files: ModelFiles, run_id: str, rows: pd.DataFrame) -> Predictions:
-    """What the logged model of a run answers to `rows`: from its ONNX or skops file, never unpickled."""
+def _scorer(tracker: Tracker, files: ModelFiles, run_id: str) -> Scorer:
+    """The logged model of a run: from its ONNX or skops file, never unpickled."""
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
-        return files.read(tracker.download(run_id, "model", Path(folder), without=("native",))).predict(rows)
+        return files.read(tracker.download(run_id, "model", Path(folder), without=("native",)))
+
+
+def _truth(spec: ModelSpec, rows: pd.DataFrame) -> NDArray[Any]:
+    return encode_target(spec.target.classes, rows[spec.target.name].to_numpy())
+
+
+def _older_rows(
+    spec: ModelSpec,
+    champion: ModelVersion,
+    frame: pd.DataFrame,
+    parts: Split,
+    scorers: Mapping[str, Scorer],
+    lake: Lake,
+) -> dict[str, float] | None:
+    """How both do on what the champion's data set holds and neither was trained on; None where there are no such rows.
+
+    `rows`, the metric of both, and `worse`: 1 if the challenger is shown to be worse there, else 0.
+    """
+    try:
+        before = lake.read_snapshot(lake.snapshot(spec.name, champion.tags["slipway.snapshot"]))
+    except (KeyError, NotFoundError):
+        return None
+    columns = [*spec.feature_names, spec.target.name]
+    if TIME_COLUMN not in frame or not before[columns].equals(frame[columns].iloc[: len(before)]):
+        return None  # no retrain from the log: its rows are not the champion's rows and newer ones
+    used = np.concatenate([parts.training, parts.held_out, split(spec, before).training])
+    rows = frame.iloc[np.setdiff1d(np.arange(len(before)), used)]
+    if rows.empty:
+        return None
+    truth = _truth(spec, rows)
+    answers = {name: scorer.predict(rows) for name, scorer in scorers.items()}
+    worse = shown_worse(spec.metric, spec.gate, truth, answers["champion"], answers["challenger"])
+    values = {name: score(spec.metric.name, truth, answer) for name, answer in answers.items()}
+    finite = {name: value for name, value in values.items() if math.isfinite(value)}
+    return {"rows": float(len(rows)), **finite, "worse": float(worse)}
+
+
+def _recovery(
+    spec: ModelSpec, champion: ModelVersion, reason: str, older: Mapping[str, float] | None
+) -> Recovery | None:
+    """A retrain on logged labels has to heal; other reasons bring data of which nobody said that it differs.
+
+    A challenger that does worse on older rows learnt what contradicts them: the world has changed, or labels are wrong.
+    Then, and where there are no older rows to tell, healing has to be shown.
+    """
+    baseline = champion.tags.get("slipway.metric_value")
+    if reason != "drift" or baseline is None:
+        return None
+    return Recovery(float(baseline), spec.retrain.loss_band, proof=older is None or bool(older["worse"]))
 
 
 def register(
@@ -155,7 +235,10 @@ def _note(tracker: Tracker, run_id: str, result: GateResult, evidence: Mapping[s
         "gate_champion": result.champion,
         "gate_improvement": result.improvement,
         "gate_lower_bound": result.lower_bound,
+        "gate_margin": result.margin,
+        "gate_rows": float(result.rows),
     }
-    metrics = {name: value for name, value in numbers.items() if value is not None}
+    metrics = {name: value for name, value in numbers.items() if value is not None and math.isfinite(value)}
     tags = {"slipway.gate": result.verdict.value, "slipway.gate_reasons": "; ".join(result.reasons)[:5000]}
-    tracker.log(run_id, metrics=metrics, tags={**tags, "slipway.gate_champion": str(evidence["champion_version"])})
+    tags |= {"slipway.gate_champion": str(evidence["champion_version"]), "slipway.gate_report": str(evidence["report"])}
+    tracker.log(run_id, metrics=metrics, tags=tags)

@@ -236,7 +236,12 @@ class _Run:
         data_sets = [
             one for one in lake.data_sets(model) if one.name not in found.data_sets and not self._is_young(one)
         ]
-        reports = [one for one in lake.reports(model) if one.name not in shown and self._is_old(one)]
+        judged = tuple(f"gate-{run_id[:12]}-" for run_id in found.runs)  # the page behind a version stays as long
+        reports = [
+            one
+            for one in lake.reports(model)
+            if one.name not in shown and not one.name.startswith(judged) and self._is_old(one)
+        ]
         accounts = [one for one in lake.accounts(model) if self._is_old(one)]
         kinds: tuple[tuple[Kind, Collection[Stored]], ...] = (
             ("data set", data_sets),

@@ -39,9 +39,8 @@ def decide(spec: ModelSpec, watched: Mapping[str, Any], *, decisions: DecisionLo
     if known:
         return dict(known[0].evidence)
     quality = Quality.from_dict(watched["quality"]) if watched.get("quality") else None
-    result = decide_purely(
-        watched["verdict"], bool(watched["confirmed"]), quality, _history(spec, decisions), spec.retrain, now
-    )
+    history = _history(spec, decisions)
+    result = decide_purely(watched["verdict"], bool(watched["confirmed"]), quality, history, spec.retrain, now)
     evidence = {
         "retrain": result.retrain,
         "verdict": result.verdict,
@@ -49,6 +48,9 @@ def decide(spec: ModelSpec, watched: Mapping[str, Any], *, decisions: DecisionLo
         **{name: watched[name] for name in ("model", "champion", "start", "end", "quality")},
         "drift": watched["verdict"],
         "confirmed": watched["confirmed"],
+        "reports": dict(watched.get("reports") or {}),
+        "retrained_at": [at.isoformat() for at in history.retrained_at[:10]],
+        "rejected_in_a_row": history.rejected_in_a_row,
     }
     decisions.record(
         Decision(f"{key}:{result.verdict}", spec.name, "retrain", result.verdict, result.reasons, evidence, now)
@@ -115,9 +117,14 @@ def assemble(
 
 
 def _source_window(spec: ModelSpec, champion: ModelVersion, decision: Mapping[str, Any]) -> Window:
-    """From the first window that could have confirmed the drift, but nothing that the champion was trained on."""
+    """From the first window that could have confirmed the drift, but nothing that the champion was trained on.
+
+    The whole is moved back by the time that labels take, as the window was on which the loss was measured.
+    """
     start, end = (datetime.fromisoformat(str(decision[name])) for name in ("start", "end"))
     start = min(start, end - timedelta(hours=spec.drift.window_hours * spec.drift.confirm_of))
+    delay = timedelta(hours=spec.retrain.label_delay_hours)
+    start, end = start - delay, end - delay
     until = champion.tags.get("slipway.data_until", "")
     if until:
         start = max(start, datetime.fromisoformat(until) + timedelta(microseconds=1))

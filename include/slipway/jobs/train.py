@@ -19,25 +19,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slipway.core.encoding import encode_target, feature_matrix
-from slipway.core.metrics import GREATER_IS_BETTER, Predictions, score
-from slipway.errors import DataError, QuarantineError
+from slipway.core.metrics import GREATER_IS_BETTER, REPORTED, Predictions, score
+from slipway.errors import DataError, NotFoundError, QuarantineError
 from slipway.jobs.finetune import Fit, Start, find_start, fitter, goes_on
 from slipway.jobs.holdout import TIME_COLUMN, Split, split
 from slipway.jobs.quarantine import snapshot_check
-from slipway.ports import DecisionLog, Lake, ModelFiles, Registry, Run, Snapshot, Tracker
+from slipway.ports import DecisionLog, Lake, ModelFiles, ModelVersion, Registry, Run, Snapshot, Tracker
 from slipway.spec import Candidate, ModelSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["default_key", "train"]
+__all__ = ["default_key", "refit", "train"]
 
 _log = logging.getLogger(__name__)
 _FOLDS = 5
 _FOLDS_BELOW_ROWS = 20_000  # above, one fold tells as much and costs a fifth
 _CHECK_ROWS = 20_000
 _SEED = 7
-_REPORTED = {"classification": ("accuracy", "f1_macro", "log_loss"), "regression": ("rmse", "mae", "r2")}
+_GATE_DECISIONS = 200
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,15 @@ def train(
     decisions: DecisionLog | None,
     reason: str,
     code_commit: str,
+    lock_sha256: str = "",
     key: str | None = None,
 ) -> dict[str, Any]:
     """Train, and say which run is the best candidate.
 
     Args:
-        reason: why; unless it starts with `manual`, a snapshot that the champion was trained on is skipped.
+        reason: why; unless it starts with `manual`, a snapshot is skipped that the champion was trained on, or of which
+            the gate refused the very same training against this champion.
+        lock_sha256: of the locked requirements, for whoever wants to reproduce the version.
         key: identity of this training; a second call with it changes nothing.
 
     Returns:
@@ -106,11 +109,14 @@ def train(
     key = key or default_key(spec, snapshot, code_commit, start.version if start else None)
     runs = _runs_by_candidate(tracker, spec, key)
     best = next((run for run in runs.values() if run.finished and run.tags.get("slipway.best") == "true"), None)
+    if best and not reason.startswith("manual") and _refused(spec, best, champion, decisions):
+        against = f"against version {champion.version}" if champion else "as a first version"
+        return {"model": spec.name, "skipped": f"the gate refused this very training {against}: run {best.run_id}"}
     if best is None:
         frame = lake.read_snapshot(snapshot) if frame is None else frame
         fitted = _fit_all(spec, frame, start)
         winner = _best(spec, fitted)
-        tags = _tags(spec, snapshot, frame, key, reason, code_commit)
+        tags = {**_tags(spec, snapshot, frame, key, reason, code_commit), "slipway.lock_sha256": lock_sha256}
         for one in sorted(fitted, key=lambda one: one is winner):  # the best one last: it marks the whole as done
             started = {"slipway.finetuned_from": start.version} if start and goes_on(one.candidate, start) else {}
             _record(tracker, files, spec, snapshot, frame, one, tags | started, runs, best=one is winner)
@@ -130,10 +136,41 @@ def train(
     }
 
 
+def refit(
+    spec: ModelSpec, candidate: str, frame: pd.DataFrame, files: ModelFiles, folder: Path, start: Start | None = None
+) -> Mapping[str, Any]:
+    """Train one candidate as `train` does and write its files below `folder`; no run, nothing registered.
+
+    Args:
+        start: what it was fine-tuned from, if it was.
+
+    Returns:
+        what `files.write` says of them: format and sha256 among it.
+
+    Raises:
+        NotFoundError: the spec has no candidate of this name.
+    """
+    chosen = tuple(one for one in spec.candidates if one.name == candidate)
+    if not chosen:
+        known = ", ".join(one.name for one in spec.candidates)
+        raise NotFoundError(f"{spec.name} has no candidate {candidate!r} any more, only {known}; check out its commit")
+    fitted = _fit_all(spec.model_copy(update={"candidates": chosen}), frame, start)[0]
+    return files.write(spec, fitted.estimator, frame.iloc[:_CHECK_ROWS], folder)
+
+
 def _refuse_quarantined(spec: ModelSpec, snapshot: Snapshot, decisions: DecisionLog | None) -> None:
     check = snapshot_check(decisions, spec.name, snapshot.sha256) if decisions else None
     if check is not None and check.verdict == "quarantined":
         raise QuarantineError(f"snapshot {snapshot.sha256[:12]} is quarantined: {'; '.join(check.reasons)}")
+
+
+def _refused(spec: ModelSpec, run: Run, champion: ModelVersion | None, decisions: DecisionLog | None) -> bool:
+    """Whether the newest judgement of the run, against the champion of today, was a refusal."""
+    against = champion.version if champion else None
+    for one in decisions.recent(spec.name, "gate", limit=_GATE_DECISIONS) if decisions else ():
+        if one.evidence.get("run_id") == run.run_id and one.evidence.get("champion_version") == against:
+            return one.verdict == "fail"
+    return False
 
 
 def _runs_by_candidate(tracker: Tracker, spec: ModelSpec, key: str) -> dict[str, Run]:
@@ -228,7 +265,7 @@ def _predict(spec: ModelSpec, estimator: Any, matrix: NDArray[Any]) -> Predictio
 
 
 def _scores(spec: ModelSpec, truth: NDArray[Any], guess: Predictions) -> dict[str, float]:
-    names = {*_REPORTED[spec.task], spec.metric.name}
+    names = {*REPORTED[spec.task], spec.metric.name}
     if guess.probabilities is None:
         names.discard("log_loss")
     return {name: score(name, truth, guess) for name in sorted(names)}

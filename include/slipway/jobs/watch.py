@@ -11,7 +11,7 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,16 @@ from slipway.core.retrain import Quality, measure_quality
 from slipway.core.text_features import text_columns
 from slipway.errors import DataError, NotFoundError
 from slipway.jobs.data_checks import check_frame
-from slipway.jobs.quarantine import CheckVerdict, Window, record_check
+from slipway.jobs.quarantine import CheckVerdict, Window, quarantined_windows, record_check
 from slipway.jobs.snapshot import plain_columns, write_checks
-from slipway.jobs.window import PREDICTION, champion_answers, drift_frame, join_labels, sample_rows
+from slipway.jobs.window import (
+    PREDICTION,
+    champion_answers,
+    drift_frame,
+    join_labels,
+    sample_rows,
+    without_quarantined,
+)
 from slipway.ports import (
     Decision,
     DecisionLog,
@@ -92,7 +99,7 @@ def watch(
     else:
         scorer = _scorer(tracker, files, champion)
         result = _judge(spec, champion, window, rows, scorer, lake, reporter, reports)
-        quality = _quality(spec, champion, window, logged, scorer, lake)
+        quality = _quality(spec, champion, window, logged, scorer, lake, decisions)
     if len(logged) > len(rows):
         result = replace(result, reasons=(*result.reasons, f"judged on {len(rows)} of {len(logged)} rows"))
     outcome = _outcome(spec, champion, window, len(logged), result, quality, reports, decisions)
@@ -194,10 +201,26 @@ def _kinds(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _quality(
-    spec: ModelSpec, champion: ModelVersion, window: Window, logged: pd.DataFrame, scorer: Scorer, lake: Lake
+    spec: ModelSpec,
+    champion: ModelVersion,
+    window: Window,
+    logged: pd.DataFrame,
+    scorer: Scorer,
+    lake: Lake,
+    decisions: DecisionLog,
 ) -> Quality | None:
-    """The champion's metric on the window's labelled rows; None without labels."""
-    labelled = sample_rows(join_labels(spec, lake, logged, window.start), spec.drift.max_rows)
+    """The champion's metric on labelled rows; None without labels.
+
+    Where labels take their time, on the window as it was that long ago: of younger rows only some have a label yet,
+    and those that come first are seldom like the rest.
+    """
+    delay = timedelta(hours=spec.retrain.label_delay_hours)
+    if delay:
+        older = lake.predictions(spec.name, window.start - delay, window.end - delay)
+        logged = without_quarantined(older, quarantined_windows(decisions, spec.name)) if len(older) else older
+    if logged.empty:
+        return None
+    labelled = sample_rows(join_labels(spec, lake, logged, window.start - delay), spec.drift.max_rows)
     if labelled.empty or "slipway.metric_value" not in champion.tags:
         return None
     until = champion.tags.get("slipway.data_until", "")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slipway.errors import DataError, GatewayError, StackError
 from slipway.wiring.adapters import Adapters
 
 if TYPE_CHECKING:
+    from slipway.jobs.score import Scoring
     from slipway.jobs.simulate import Simulation
 
 __all__ = ["Acting"]
@@ -92,6 +93,36 @@ class Acting(Adapters):
             shifts=shifts,
             labels=labels,
             seed=seed,
+            progress=progress,
+        )
+
+    def score(
+        self,
+        model: str,
+        url: str,
+        *,
+        version: str | None = None,
+        keep: Sequence[str] = (),
+        probabilities: bool = False,
+        progress: Callable[[Scoring], None] | None = None,
+    ) -> dict[str, Any]:
+        """Score a Parquet data set; see `jobs.score`."""
+        from slipway.adapters.onnx import OnnxModelFiles
+        from slipway.adapters.score_files import ScoreFiles
+        from slipway.jobs.score import score
+
+        if not url:
+            raise DataError("name the Parquet file or folder to score")
+        return score(
+            self.spec(model),
+            url,
+            store=ScoreFiles(self.settings.lake),
+            registry=self.mlflow,
+            tracker=self.mlflow,
+            files=OnnxModelFiles(),
+            version=version,
+            keep=keep,
+            probabilities=probabilities,
             progress=progress,
         )
 

@@ -198,3 +198,9 @@ class Adapters:
             for path in sorted((folder / "include").rglob("*.py")):
                 digest.update(path.read_bytes())
             return f"files-{digest.hexdigest()[:40]}"
+
+    @cached_property
+    def lock_sha256(self) -> str:
+        """The hash of the pipeline's locked requirements; empty where there is no lock."""
+        lock = self.settings.project_dir / "requirements.lock"
+        return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else ""

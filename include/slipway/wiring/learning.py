@@ -52,6 +52,7 @@ class Learning(Adapters):
             decisions=self.decision_log,
             reason=reason,
             code_commit=self.code_commit,
+            lock_sha256=self.lock_sha256,
         )
         return facts(trained)
 
@@ -85,6 +86,23 @@ class Learning(Adapters):
 
         spec = self.spec(model)
         return facts(register(spec, trained["run_id"], evidence, tracker=self.mlflow, registry=self.mlflow))
+
+    def reproduce(self, model: str, version: str) -> dict[str, Any]:
+        """Train a version once more and compare; see `jobs.reproduce`."""
+        from slipway.adapters.onnx import OnnxModelFiles
+        from slipway.jobs.reproduce import reproduce
+
+        outcome = reproduce(
+            self.spec(model),
+            version,
+            lake=self.lake,
+            tracker=self.mlflow,
+            registry=self.mlflow,
+            files=OnnxModelFiles(),
+            code_commit=self.code_commit,
+            lock_sha256=self.lock_sha256,
+        )
+        return facts(outcome)
 
     def has_champion(self, model: str) -> bool:
         """Whether a version of the model was ever released."""
