@@ -2,8 +2,8 @@
 
 Writes `var/bench/decisions.json` and `var/bench/decisions.png`; exits with 1 when a bound is missed.
 `DECISIONS_QUICK=1` takes a tenth of the trials: enough to see that everything runs, too few to quote; a miss then
-counts only when chance does not explain it. `DECISIONS_ONLY=gate` takes one file; batch scoring is
-measured by `DECISIONS_ONLY=score` alone.
+counts only when chance does not explain it. The quick run leaves out speed and memory.
+`DECISIONS_ONLY=gate,score` takes these files.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from decisions import report
 from decisions.case import Case, Outcome
 from slipway.settings import home_path
 
-_MODULES = ("gate", "retrain", "drift")
-_ON_REQUEST = ("score",)  # speed and memory, which need a quiet machine
+_MODULES = ("gate", "retrain", "drift", "seasons")
+_HEAVY = ("large", "score")  # speed and memory of millions of rows: not in the quick run
 _QUICK_SCALE = 0.1
 _begun = time.monotonic()
 
@@ -32,12 +32,12 @@ def say(line: str) -> None:
     print(f"[{time.monotonic() - _begun:6.1f} s] {line}", flush=True)
 
 
-def cases() -> list[tuple[str, Case]]:
+def cases(quick: bool) -> list[tuple[str, Case]]:
     """Every case with the name of its file."""
     only = {name for name in os.environ.get("DECISIONS_ONLY", "").split(",") if name}
     found = []
-    for name in (*_MODULES, *_ON_REQUEST):
-        if name not in (only or _MODULES):
+    for name in (*_MODULES, *_HEAVY):
+        if name not in (only or (_MODULES if quick else (*_MODULES, *_HEAVY))):
             continue
         if find_spec(f"decisions.{name}") is None:
             say(f"tests/decisions/{name}.py is not there; its cases are left out")
@@ -51,7 +51,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     quick = os.environ.get("DECISIONS_QUICK", "0") not in ("", "0")
     lines: list[report.Line] = []
-    chosen = cases()
+    chosen = cases(quick)
     for number, (group, case) in enumerate(chosen, start=1):
         say(f"{number} of {len(chosen)}: {group}, {case.name}")
         began = time.monotonic()
