@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pandas as pd
 import pytest
 
 from loop.conftest import Stack, wait_until
@@ -34,10 +35,10 @@ def live_version(stack: Stack) -> str:
     return str(stack.models()["iris"]["live_version"])
 
 
-def lake_column(stack: Stack, kind: str, column: str) -> list[str]:
+def lake_column(stack: Stack, kind: str, column: str, model: str = "iris") -> list[str]:
     import duckdb
 
-    files = stack.home / "lake" / kind / "model=iris"
+    files = stack.home / "lake" / kind / f"model={model}"
     if not any(files.rglob("*.parquet")):
         return []
     with duckdb.connect() as connection:
@@ -93,6 +94,36 @@ def test_the_loop_goes_from_data_to_a_prediction(stack: Stack) -> None:
 def test_a_second_demo_finds_everything_done(stack: Stack) -> None:
     stack.cli("demo", "iris")
     assert live_version(stack) == "1"
+
+
+@pytest.mark.parametrize("model", ["housing", "solar", "code_language"])
+def test_every_model_of_the_fleet_goes_through_the_whole_loop(stack: Stack, model: str) -> None:
+    began = datetime.now(UTC)
+    out = stack.cli("demo", model).stdout
+    assert "by version 1 in slot" in out, out
+    wait_until(lambda: len(lake_column(stack, "predictions", "request_id", model)) >= 101, 30, "its rows in the lake")
+    stack.cli("run", f"{model}_drift", "--conf", json.dumps({"start": began.isoformat()}))
+    rows = stack.ledger("--decisions", "--model", model)
+    assert {row["kind"] for row in rows} >= {"data", "gate", "drift"}
+    assert next(row for row in rows if row["kind"] == "drift")["verdict"] in ("no_drift", "inconclusive", "drift")
+    assert stack.models()[model]["live_version"] == "1"
+
+
+def test_a_parquet_file_is_scored_and_a_repeat_finds_it_done(stack: Stack, tmp_path: Path) -> None:
+    frame = pd.DataFrame([ROW, ROW | {"petal_width": 31.0}, ROW]).assign(id=["a", "b", "c"])
+    frame.to_parquet(tmp_path / "in.parquet")
+    conf = {"input": str(tmp_path / "in.parquet"), "keep": ["id"]}
+    stack.cli("run", "iris_score", "--conf", json.dumps(conf))
+    done = json.loads(stack.cli("score", "iris", conf["input"], "--keep", "id").stdout)
+    assert (done["rows"], done["problems"], done["seconds"]) == (3, 1, 0.0)
+    scored = pd.read_parquet(next(Path(done["output"]).glob("*.parquet")))
+    assert scored["id"].tolist() == ["a", "b", "c"]
+    assert scored["prediction"].tolist() == ["setosa", None, "setosa"]
+    assert scored["problem"].tolist() == [None, "petal_width: above 30", None]
+
+
+def test_a_version_is_reproduced_bit_for_bit(stack: Stack) -> None:
+    assert "the same model file and the same answers" in stack.cli("reproduce", "iris", "1").stdout
 
 
 def test_a_window_without_shift_leads_to_no_retrain(stack: Stack) -> None:
