@@ -119,8 +119,8 @@ MODEL = ModelSpec(
     ),
     time="time",
     data=DataPolicy(min_rows=4_000),
-    drift=DriftPolicy(window_hours=24 * 7, min_rows=100),
-    retrain=RetrainPolicy(min_new_labels=100),
+    drift=DriftPolicy(window_hours=24 * 7, min_rows=100, season_days=21),
+    retrain=RetrainPolicy(min_new_labels=100, loss_band=0.5),
     # The demo has no traffic of its own, so nothing but readiness, errors and the replay is waited for.
     rollout=RolloutPolicy(
         steps=all_at_once(), bake_seconds=3, replay_requests=100, min_requests=0, deadline_seconds=900

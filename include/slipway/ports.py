@@ -239,7 +239,7 @@ class Lake(Protocol):
 
     def count_predictions(self, model: str, start: datetime, end: datetime, *, shadow: bool = False) -> int: ...
 
-    def labelled(
+    def labelled_predictions(
         self, model: str, start: datetime, end: datetime, *, labels_from: datetime, limit: int
     ) -> pd.DataFrame: ...
 

@@ -183,6 +183,9 @@ class DriftPolicy(_Frozen):
     effect_floor: float = Field(
         default=0.1, ge=0, description="smallest shift that counts, in standard deviations of the reference"
     )
+    season_days: float | None = Field(
+        default=None, gt=0, description="with `time`: compare with the reference's rows this close in the year"
+    )
     confirm: int = Field(default=2, ge=1)
     confirm_of: int = Field(default=3, ge=1)
     min_coverage: float = Field(default=0.999, ge=0, le=1, description="logged share of answered rows")

@@ -213,3 +213,15 @@ def test_decisions_are_recorded_once_by_key(database: Database) -> None:
     assert list(log.recent("iris", "gate")) == [made]
     assert list(log.recent("iris", limit=1)) == [later]
     assert list(log.recent("housing")) == []
+
+
+def test_evidence_may_quote_any_character(database: Database) -> None:
+    """A quarantined text with a NUL in it once ended the task that wanted to say so."""
+    log = PostgresDecisionLog(database)
+    told = Decision(
+        "nul", "texts", "data", "quarantined", ("too long: a\0\ud800b",), {"seen": ["a\0", {"é😀": 1}]}, NOW
+    )
+    assert log.record(told)
+    (kept,) = log.recent("texts")
+    assert kept.reasons == ("too long: a\ufffd\ufffdb",)
+    assert kept.evidence == {"seen": ["a\ufffd", {"é😀": 1}]}

@@ -50,7 +50,7 @@ class LakeTwin:
     def count_predictions(self, model: str, start: datetime, end: datetime, *, shadow: bool = False) -> int:
         return len(self.predictions(model, start, end, shadow=shadow))
 
-    def labelled(
+    def labelled_predictions(
         self, model: str, start: datetime, end: datetime, *, labels_from: datetime, limit: int
     ) -> pd.DataFrame:
         given = self.labels(model, labels_from, None)[["request_id", "row", "label"]]

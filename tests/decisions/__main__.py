@@ -2,7 +2,8 @@
 
 Writes `var/bench/decisions.json` and `var/bench/decisions.png`; exits with 1 when a bound is missed.
 `DECISIONS_QUICK=1` takes a tenth of the trials: enough to see that everything runs, too few to quote; a miss then
-counts only when chance does not explain it. `DECISIONS_ONLY=gate` takes one file.
+counts only when chance does not explain it. `DECISIONS_ONLY=gate` takes one file; batch scoring is
+measured by `DECISIONS_ONLY=score` alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from decisions.case import Case, Outcome
 from slipway.settings import home_path
 
 _MODULES = ("gate", "retrain", "drift")
+_ON_REQUEST = ("score",)  # speed and memory, which need a quiet machine
 _QUICK_SCALE = 0.1
 _begun = time.monotonic()
 
@@ -34,8 +36,8 @@ def cases() -> list[tuple[str, Case]]:
     """Every case with the name of its file."""
     only = {name for name in os.environ.get("DECISIONS_ONLY", "").split(",") if name}
     found = []
-    for name in _MODULES:
-        if only and name not in only:
+    for name in (*_MODULES, *_ON_REQUEST):
+        if name not in (only or _MODULES):
             continue
         if find_spec(f"decisions.{name}") is None:
             say(f"tests/decisions/{name}.py is not there; its cases are left out")

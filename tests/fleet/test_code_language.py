@@ -16,7 +16,7 @@ from predictor.model import load_model as load_served
 from predictor.schema import Schema
 from slipway.core.encoding import feature_matrix
 from slipway.core.text_features import text_columns
-from slipway.errors import DataError
+from slipway.errors import DataError, QuarantineError
 from slipway.jobs.finetune import find_start
 from slipway.jobs.simulate import _draw, _payloads, parse_shifts
 from slipway.ports import ModelVersion
@@ -145,6 +145,15 @@ def test_what_cannot_be_fine_tuned_is_trained_anew(trained: tuple[Loop, ModelVer
         assert find_start(spec, first, fresh, lake=lake, tracker=loop.tracker, files=loop.files) is None
     finally:
         file.write_bytes(intact)
+
+
+def test_texts_that_fail_their_checks_are_quoted_in_one_plain_line(loop: Loop) -> None:
+    frame = loop.spec.loader()
+    frame.loc[0, "text"] = "\0\n\x1b[31m" + "x" * 6000
+    loop.spec = loop.spec.model_copy(update={"loader": lambda: frame})
+    with pytest.raises(QuarantineError, match="text") as caught:
+        loop.validate(loop.snapshot())
+    assert str(caught.value).isprintable()
 
 
 def test_simulated_texts_are_drawn_from_the_loader_and_cut_by_a_shift(spec: ModelSpec) -> None:

@@ -119,7 +119,7 @@ class ParquetLake:
             table = self._empty_predictions(model)
         return _frame(table)
 
-    def labelled(
+    def labelled_predictions(
         self, model: str, start: datetime, end: datetime, *, labels_from: datetime, limit: int
     ) -> pd.DataFrame:
         """`predictions` of the window that have a label, with the last one given since `labels_from` as `label`.

@@ -104,6 +104,18 @@ class PostgresLedger:
             return [_entry(row) for row in connection.execute(query)]
 
 
+def _storable(value: Any) -> Any:
+    """The same with U+FFFD for what Postgres cannot keep: NUL and halves of surrogate pairs.
+
+    Evidence quotes data, and a text may hold any character.
+    """
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, Mapping):
+        return {_storable(key): _storable(one) for key, one in value.items()}
+    return [_storable(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 class PostgresDecisionLog:
     """The decision log port."""
 
@@ -117,8 +129,8 @@ class PostgresDecisionLog:
             "model": decision.model,
             "kind": decision.kind,
             "verdict": decision.verdict,
-            "reasons": list(decision.reasons),
-            "evidence": dict(decision.evidence),
+            "reasons": _storable(list(decision.reasons)),
+            "evidence": _storable(dict(decision.evidence)),
             "at": decision.at,
         }
         statement = insert(decisions).values(values).on_conflict_do_nothing().returning(decisions.c.key)

@@ -7,6 +7,7 @@ are looked for here, and a frame that fails goes no further.
 from __future__ import annotations
 
 import html
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +35,13 @@ def check_frame(
     if not all(expectation.met for expectation in shape):
         return Validation(len(frame), tuple(shape))
     suite = validator.validate(spec, frame, min_rows=min_rows, target=target)
-    return Validation(len(frame), (*shape, *suite.expectations))
+    found = (replace(one, detail=_plain(one.detail)) for one in (*shape, *suite.expectations))
+    return Validation(len(frame), tuple(found))
+
+
+def _plain(detail: str) -> str:
+    """Details quote data: a quoted text may hold line ends, and characters that no database or page can keep."""
+    return "".join(character if character.isprintable() else " " for character in detail)
 
 
 def _shape(spec: ModelSpec, frame: pd.DataFrame, target: bool) -> list[Expectation]:

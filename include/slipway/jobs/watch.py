@@ -17,17 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 from slipway.core.drift import Column, DriftResult, confirmed, inconclusive, judge_window
 from slipway.core.encoding import encode_target
+from slipway.core.metrics import score
 from slipway.core.retrain import Quality, measure_quality
 from slipway.core.text_features import text_columns
 from slipway.errors import DataError, NotFoundError
 from slipway.jobs.data_checks import check_frame
+from slipway.jobs.estimate import estimate_quality
 from slipway.jobs.quarantine import CheckVerdict, Window, quarantined_windows, record_check
+from slipway.jobs.season import cycle_of, in_season
 from slipway.jobs.snapshot import plain_columns, write_checks
 from slipway.jobs.window import (
     PREDICTION,
     champion_answers,
     drift_frame,
-    join_labels,
+    labelled_rows,
     sample_rows,
     without_quarantined,
 )
@@ -75,7 +78,8 @@ def watch(
 
     Returns:
         `verdict` (no_drift, drift, inconclusive, quarantined), `confirmed`, `reasons`, `columns`, `score`, `quality`
-        (None without labels), `champion`, `start`, `end`, `rows`, `reports` by name.
+        (None without labels), `estimate` (of quality, without labels), `champion`, `start`, `end`, `rows`, `reports`
+        by name.
 
     Raises:
         NotFoundError: the model has no champion.
@@ -87,24 +91,27 @@ def watch(
     if champion is None:
         raise NotFoundError(f"{spec.name} has no champion to judge; release a version first")
     window = Window(start, end)
-    logged = lake.predictions(spec.name, start, end)
-    rows = plain_columns(spec, sample_rows(logged, spec.drift.max_rows))
+    logged = lake.count_predictions(spec.name, start, end)
+    rows = plain_columns(spec, lake.predictions(spec.name, start, end, limit=spec.drift.max_rows))
     reports: dict[str, str] = {}
     quality: Quality | None = None
-    early = _incomplete(spec, window, len(logged), answered_rows, decisions, now) or _broken(
+    estimate: dict[str, Any] | None = None
+    early = _incomplete(spec, window, logged, answered_rows, decisions, now) or _broken(
         spec, window, rows, lake, validator, decisions, reports, now
     )
     if early is not None:
         result = early
     else:
         scorer = _scorer(tracker, files, champion)
-        result = _judge(spec, champion, window, rows, scorer, lake, reporter, reports)
-        quality = _quality(spec, champion, window, logged, scorer, lake, decisions)
-    if len(logged) > len(rows):
-        result = replace(result, reasons=(*result.reasons, f"judged on {len(rows)} of {len(logged)} rows"))
-    outcome = _outcome(spec, champion, window, len(logged), result, quality, reports, decisions)
+        trained_on = _trained_on(spec, champion, lake)
+        result = _judge(spec, champion, window, rows, trained_on, scorer, lake, reporter, reports)
+        quality = _quality(spec, champion, window, trained_on, scorer, lake, decisions)
+        estimate = _estimate(spec, champion, rows, trained_on, scorer)
+    if logged > len(rows):
+        result = replace(result, reasons=(*result.reasons, f"judged on {len(rows)} of {logged} rows"))
+    outcome = _outcome(spec, champion, window, logged, result, quality, estimate, reports, decisions)
     label_rows = quality.rows if quality else 0
-    key = f"drift:{spec.name}:v{champion.version}:{window.name}:{len(logged)}:{label_rows}"
+    key = f"drift:{spec.name}:v{champion.version}:{window.name}:{logged}:{label_rows}"
     decisions.record(Decision(key, spec.name, "drift", result.verdict, result.reasons, outcome, now))
     _log.info("%s %s: %s, %s", spec.name, window.name, result.verdict, "; ".join(result.reasons))
     for name, url in reports.items():
@@ -159,11 +166,23 @@ def _scorer(tracker: Tracker, files: ModelFiles, champion: ModelVersion) -> Scor
         return files.read(tracker.download(champion.run_id, "model", Path(folder), without=("native",)))
 
 
+def _trained_on(spec: ModelSpec, champion: ModelVersion, lake: Lake) -> pd.DataFrame:
+    """The champion's training data, or a sample of it, in time order where it has one."""
+    if "slipway.snapshot" not in champion.tags:
+        raise NotFoundError(f"{spec.name}: version {champion.version} does not say what it was trained on")
+    snapshot = lake.snapshot(spec.name, champion.tags["slipway.snapshot"])
+    frame = plain_columns(spec, sample_rows(lake.read_snapshot(snapshot), spec.drift.max_rows))
+    if spec.time is not None and spec.time in frame:
+        frame = frame.sort_values(spec.time, kind="stable").reset_index(drop=True)
+    return frame
+
+
 def _judge(
     spec: ModelSpec,
     champion: ModelVersion,
     window: Window,
     rows: pd.DataFrame,
+    trained_on: pd.DataFrame,
     scorer: Scorer,
     lake: Lake,
     reporter: DriftReporter,
@@ -171,20 +190,17 @@ def _judge(
 ) -> DriftResult:
     if len(rows) < spec.drift.min_rows:
         return inconclusive(f"{len(rows)} rows in the window, {spec.drift.min_rows} needed", len(rows))
-    if "slipway.snapshot" not in champion.tags:
-        raise NotFoundError(f"{spec.name}: version {champion.version} does not say what it was trained on")
-    snapshot = lake.snapshot(spec.name, champion.tags["slipway.snapshot"])
-    trained_on = plain_columns(spec, sample_rows(lake.read_snapshot(snapshot), spec.drift.max_rows))
     unknown = [name for name in spec.feature_names if name not in trained_on]
     if unknown:
         return inconclusive(f"version {champion.version} was trained without {', '.join(unknown)}", len(rows))
-    if spec.time is not None and spec.time in trained_on:
-        trained_on = trained_on.sort_values(spec.time, kind="stable").reset_index(drop=True)
-    reference = drift_frame(spec, trained_on, scorer.predict(trained_on))
+    alike = in_season(spec, trained_on, window, rows["ts"].dt.hour.to_numpy())
+    reference = drift_frame(spec, alike, scorer.predict(alike))
     current = drift_frame(spec, rows, champion_answers(spec, champion, scorer, rows))
     kinds = _kinds(spec)
     columns = [Column(name, kinds[name], reference[name].to_numpy(), current[name].to_numpy()) for name in kinds]
-    result = judge_window(columns, spec.drift, ordered=spec.time is not None, seed=int(snapshot.sha256[:8], 16))
+    seed = int(champion.tags["slipway.snapshot"][:8], 16)
+    ordered = spec.time is not None
+    result = judge_window(columns, spec.drift, ordered=ordered, cycle=cycle_of(spec, alike), seed=seed)
     page, plain = reporter.report(reference, current, result)
     run = f"drift-{window.name}-v{champion.version}"
     reports["drift"] = lake.write_report(spec.name, run, "drift.html", page)
@@ -204,7 +220,7 @@ def _quality(
     spec: ModelSpec,
     champion: ModelVersion,
     window: Window,
-    logged: pd.DataFrame,
+    trained_on: pd.DataFrame,
     scorer: Scorer,
     lake: Lake,
     decisions: DecisionLog,
@@ -215,12 +231,9 @@ def _quality(
     and those that come first are seldom like the rest.
     """
     delay = timedelta(hours=spec.retrain.label_delay_hours)
-    if delay:
-        older = lake.predictions(spec.name, window.start - delay, window.end - delay)
-        logged = without_quarantined(older, quarantined_windows(decisions, spec.name)) if len(older) else older
-    if logged.empty:
-        return None
-    labelled = sample_rows(join_labels(spec, lake, logged, window.start - delay), spec.drift.max_rows)
+    labelled = labelled_rows(spec, lake, window.start - delay, window.end - delay)
+    if delay and len(labelled):
+        labelled = without_quarantined(labelled, quarantined_windows(decisions, spec.name))
     if labelled.empty or "slipway.metric_value" not in champion.tags:
         return None
     until = champion.tags.get("slipway.data_until", "")
@@ -229,7 +242,29 @@ def _quality(
     if spec.metric.name == "log_loss" and answers.probabilities is None:
         return None
     truth = encode_target(spec.target.classes, labelled[spec.target.name].to_numpy())
-    return measure_quality(spec.metric.name, truth, answers, float(champion.tags["slipway.metric_value"]), new)
+    baseline = _baseline(spec, champion, window, trained_on, scorer)
+    return measure_quality(spec.metric.name, truth, answers, baseline, new)
+
+
+def _baseline(
+    spec: ModelSpec, champion: ModelVersion, window: Window, trained_on: pd.DataFrame, scorer: Scorer
+) -> float:
+    """The champion's metric on the rows held out; for a model with seasons not better than it was in this season."""
+    overall = float(champion.tags["slipway.metric_value"])
+    if spec.time is None or spec.drift.season_days is None or spec.target.name not in trained_on:
+        return overall
+    alike = in_season(spec, trained_on, window)
+    truth = encode_target(spec.target.classes, alike[spec.target.name].to_numpy())
+    here = score(spec.metric.name, truth, scorer.predict(alike))
+    return min(overall, here) if spec.metric.greater_is_better else max(overall, here)
+
+
+def _estimate(
+    spec: ModelSpec, champion: ModelVersion, rows: pd.DataFrame, trained_on: pd.DataFrame, scorer: Scorer
+) -> dict[str, Any] | None:
+    if spec.target.name not in trained_on or any(name not in trained_on for name in spec.feature_names):
+        return None
+    return estimate_quality(spec, trained_on, rows, champion_answers(spec, champion, scorer, rows), scorer)
 
 
 def _outcome(
@@ -239,6 +274,7 @@ def _outcome(
     logged: int,
     result: DriftResult,
     quality: Quality | None,
+    estimate: Mapping[str, Any] | None,
     reports: Mapping[str, str],
     decisions: DecisionLog,
 ) -> dict[str, Any]:
@@ -257,5 +293,6 @@ def _outcome(
         "logged_rows": logged,
         "confirmed": confirmed(result.verdict, earlier, spec.drift),
         "quality": quality.as_dict() if quality else None,
+        "estimate": dict(estimate) if estimate else None,
         "reports": dict(reports),
     }

@@ -26,6 +26,7 @@ __all__ = [
     "champion_answers",
     "drift_frame",
     "join_labels",
+    "labelled_rows",
     "plain_predictions",
     "sample_rows",
     "without_quarantined",
@@ -46,10 +47,23 @@ def sample_rows(frame: pd.DataFrame, most: int) -> pd.DataFrame:
 
 def join_labels(spec: ModelSpec, lake: Lake, rows: pd.DataFrame, start: datetime) -> pd.DataFrame:
     """The rows that have a label, with it in the target's column; a label that fits no class or number is left out."""
+    labels = lake.labels(spec.name, start - timedelta(days=_LABELS_BEFORE_DAYS), None)
+    return fitting_labels(
+        spec, rows.merge(labels[["request_id", "row", "label"]], on=["request_id", "row"], how="inner")
+    )
+
+
+def labelled_rows(spec: ModelSpec, lake: Lake, start: datetime, end: datetime) -> pd.DataFrame:
+    """Rows of a window that have a label, as `join_labels` gives them; at most the policy's `max_rows`, by chance."""
+    since = start - timedelta(days=_LABELS_BEFORE_DAYS)
+    found = lake.labelled_predictions(spec.name, start, end, labels_from=since, limit=spec.drift.max_rows)
+    return fitting_labels(spec, found)
+
+
+def fitting_labels(spec: ModelSpec, joined: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose `label` fits the target, which it becomes."""
     import pandas as pd
 
-    labels = lake.labels(spec.name, start - timedelta(days=_LABELS_BEFORE_DAYS), None)
-    joined = rows.merge(labels[["request_id", "row", "label"]], on=["request_id", "row"], how="inner")
     labelled: NDArray[Any]
     if spec.target.classes is not None:
         labelled = joined["label"].astype(str).to_numpy(dtype=object)
