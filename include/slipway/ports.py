@@ -42,6 +42,7 @@ __all__ = [
     "ScoreStore",
     "ScoredPart",
     "Scorer",
+    "Severity",
     "Slot",
     "SlotAnswer",
     "SlotName",
@@ -314,40 +315,67 @@ class ModelFiles(Protocol):
     def read_estimator(self, spec: ModelSpec, folder: Path) -> Any: ...
 
 
+Severity = Literal["critical", "warning", "info"]
+
+
 @dataclass(frozen=True)
 class Expectation:
-    """One expectation about the data and whether it was met; `detail` is what was seen instead."""
+    """One expectation about the data and whether it was met; `detail` is what was seen instead.
+
+    Attributes:
+        severity: critical stops the data, a warning is reported, info only informs.
+    """
 
     name: str
     column: str | None
     met: bool
     detail: str = ""
+    severity: Severity = "critical"
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{self.column + ': ' if self.column else ''}{self.name}{' (' + self.detail + ')' if self.detail else ''}"
+        )
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The outcome of a data check: passed only if there were expectations and all were met."""
+    """The outcome of a data check: passed only if there were critical expectations and all of them were met."""
 
     rows: int
     expectations: tuple[Expectation, ...]
 
     @property
     def passed(self) -> bool:
-        return bool(self.expectations) and all(expectation.met for expectation in self.expectations)
+        critical = [one for one in self.expectations if one.severity == "critical"]
+        return bool(critical) and all(one.met for one in critical)
 
     @property
     def failures(self) -> tuple[str, ...]:
-        return tuple(
-            f"{one.column + ': ' if one.column else ''}{one.name}{' (' + one.detail + ')' if one.detail else ''}"
-            for one in self.expectations
-            if not one.met
-        )
+        return self.unmet("critical")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.unmet("warning")
+
+    def unmet(self, severity: Severity) -> tuple[str, ...]:
+        """What was not met of one tier, in words."""
+        return tuple(one.sentence for one in self.expectations if one.severity == severity and not one.met)
 
 
 class Validator(Protocol):
     """Great Expectations: the suite that a spec implies, run over a frame of a known, sane shape."""
 
-    def validate(self, spec: ModelSpec, frame: pd.DataFrame, *, min_rows: int, target: bool) -> Validation: ...
+    def validate(
+        self,
+        spec: ModelSpec,
+        frame: pd.DataFrame,
+        *,
+        min_rows: int,
+        target: bool,
+        reference: pd.DataFrame | None = None,
+    ) -> Validation: ...
 
 
 class DriftReporter(Protocol):

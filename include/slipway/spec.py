@@ -158,6 +158,7 @@ class DataPolicy(_Frozen):
 
     min_rows: int = Field(default=50, ge=1)
     max_null_fraction: float = Field(default=0.0, ge=0, le=1, description="for nullable features")
+    max_duplicate_fraction: float = Field(default=0.1, ge=0, le=1, description="repeated rows above it are a warning")
 
 
 class GatePolicy(_Frozen):

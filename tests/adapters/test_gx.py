@@ -55,6 +55,48 @@ def test_a_bad_frame_fails_for_its_own_reason(name: str) -> None:
     assert any(why in failure for failure in outcome.failures), outcome.failures
 
 
+WARNED: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], str]] = {
+    "constant": (lambda frame: frame.assign(petal_width=0.2), "petal_width: expect_column_unique_value_count"),
+    "extra column": (lambda frame: frame.assign(colour="red", code=1), "no_other_columns (colour, code)"),
+    "duplicated rows": (lambda frame: pd.concat([frame, frame.iloc[:60]]), "expect_compound_columns_to_be_unique"),
+    "time going backwards": (
+        lambda frame: frame.assign(at=pd.date_range("2026-11-20", periods=len(frame), tz="UTC")[::-1]),
+        "at: expect_column_values_to_be_increasing",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WARNED)
+def test_an_odd_frame_passes_with_a_warning_that_names_it(name: str) -> None:
+    spoil, why = WARNED[name]
+    spec = SPEC.model_copy(update={"time": "at"}) if "time" in name else SPEC
+    outcome = check(spoil(GOOD.copy()), spec)
+    assert outcome.passed
+    assert any(why in warning for warning in outcome.warnings), outcome.warnings
+    page = report_page(spec, outcome, "an odd frame")
+    assert "Warnings: these are reported" in page
+    assert "passed" in page
+
+
+def test_a_new_category_and_nulls_that_appear_stop_the_data() -> None:
+    colour = Feature(name="colour", kind="category", categories=("red", "blue"))
+    spec = SPEC.model_copy(update={"features": (*SPEC.features, colour)})
+    assert not check(GOOD.assign(colour="green"), spec).passed
+    gaps = GOOD.petal_width.where(GOOD.index % 5 > 0)
+    assert any("petal_width" in one for one in check(GOOD.assign(petal_width=gaps)).failures)
+
+
+def test_a_window_far_from_its_reference_is_told_and_not_stopped() -> None:
+    window = GOOD.drop(columns="species").assign(petal_length=GOOD.petal_length + 1.5)
+    repeated = pd.concat([window.iloc[:1]] * 50, ignore_index=True)
+    for frame, far in ((window, {"petal_length"}), (repeated, set(SPEC.feature_names))):
+        outcome = check_frame(SPEC, frame, GxValidator(), min_rows=1, target=False, reference=GOOD)
+        assert outcome.passed
+        assert outcome.warnings == ()
+        assert {one.column for one in outcome.expectations if one.severity == "info" and not one.met} <= far
+        assert outcome.unmet("info")
+
+
 def test_a_window_of_traffic_needs_no_target() -> None:
     assert check(GOOD.drop(columns="species"), target=False).passed
 

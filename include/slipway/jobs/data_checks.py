@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slipway.core.encoding import NUMERIC_KINDS
-from slipway.ports import Expectation, Validation, Validator
+from slipway.jobs.holdout import TIME_COLUMN
+from slipway.ports import Expectation, Severity, Validation, Validator
 from slipway.spec import Feature, ModelSpec
 
 if TYPE_CHECKING:
@@ -21,20 +22,33 @@ if TYPE_CHECKING:
 
 __all__ = ["check_frame", "report_page"]
 
+_TIERS: dict[Severity, str] = {
+    "critical": "Critical: these stop the data",
+    "warning": "Warnings: these are reported",
+    "info": "For information: far from the reference",
+}
+
 
 def check_frame(
-    spec: ModelSpec, frame: pd.DataFrame, validator: Validator, *, min_rows: int, target: bool
+    spec: ModelSpec,
+    frame: pd.DataFrame,
+    validator: Validator,
+    *,
+    min_rows: int,
+    target: bool,
+    reference: pd.DataFrame | None = None,
 ) -> Validation:
     """All expectations about a frame; those of the suite are missing where the shape already failed.
 
     Args:
         min_rows: fewer fail the frame.
-        target: whether the frame must have the target column too.
+        target: whether the frame must have the target column too; it is then data to train on.
+        reference: what a window is loosely compared with, for information.
     """
     shape = _shape(spec, frame, target)
-    if not all(expectation.met for expectation in shape):
+    if any(not one.met and one.severity == "critical" for one in shape):
         return Validation(len(frame), tuple(shape))
-    suite = validator.validate(spec, frame, min_rows=min_rows, target=target)
+    suite = validator.validate(spec, frame, min_rows=min_rows, target=target, reference=reference)
     found = (replace(one, detail=_plain(one.detail)) for one in (*shape, *suite.expectations))
     return Validation(len(frame), tuple(found))
 
@@ -47,6 +61,9 @@ def _plain(detail: str) -> str:
 def _shape(spec: ModelSpec, frame: pd.DataFrame, target: bool) -> list[Expectation]:
     columns = [*spec.feature_names, *([spec.target.name] if target else [])]
     found = [Expectation("column_exists", name, name in frame.columns) for name in columns]
+    known = {*columns, spec.time, TIME_COLUMN}
+    if target and (extra := [str(name) for name in frame.columns if name not in known]):
+        found.append(Expectation("no_other_columns", None, False, ", ".join(extra), "warning"))
     for feature in spec.features:
         if feature.name in frame.columns and feature.kind in NUMERIC_KINDS:
             found += _numeric(feature, frame[feature.name])
@@ -73,24 +90,35 @@ def _numeric(feature: Feature, column: pd.Series) -> list[Expectation]:
     return found
 
 
-def report_page(spec: ModelSpec, validation: Validation, title: str) -> str:
-    """One self-contained HTML page; Great Expectations' own needs a dozen scripts from the network."""
+def _tier(validation: Validation, severity: Severity, heading: str) -> str:
+    found = [one for one in validation.expectations if one.severity == severity]
+    if not found:
+        return ""
     rows = "".join(
-        f"<tr class='{'met' if one.met else 'unmet'}'><td>{'met' if one.met else 'not met'}</td>"
+        f"<tr class='{'met' if one.met else 'unmet'} {severity}'><td>{'met' if one.met else 'not met'}</td>"
         f"<td>{html.escape(one.column or 'table')}</td><td>{html.escape(one.name)}</td>"
         f"<td>{html.escape(one.detail)}</td></tr>"
-        for one in sorted(validation.expectations, key=lambda one: one.met)
+        for one in sorted(found, key=lambda one: one.met)
     )
+    return (
+        f"<h2>{heading}</h2><table><thead><tr><th>Outcome<th>Column<th>Expectation<th>Seen instead</tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
+    )
+
+
+def report_page(spec: ModelSpec, validation: Validation, title: str) -> str:
+    """One self-contained HTML page; Great Expectations' own needs a dozen scripts from the network."""
+    tiers = "".join(_tier(validation, severity, title_) for severity, title_ in _TIERS.items())
     verdict = "passed" if validation.passed else "quarantined"
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'>"
         f"<title>{html.escape(title)}</title><style>:root{{color-scheme:light dark}}"
         "body{font:16px/1.5 system-ui;margin:2rem auto;max-width:60rem;padding:0 1rem}"
         "table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .6rem;"
-        "border-bottom:1px solid #8884}.unmet td:first-child{color:#c22;font-weight:bold}</style>"
+        "border-bottom:1px solid #8884}.unmet td:first-child{font-weight:bold}"
+        ".unmet.critical td:first-child{color:#c22}.unmet.warning td:first-child{color:#b60}</style>"
         f"<h1>{html.escape(title)}</h1><p>{html.escape(spec.description)}</p>"
         f"<p><strong>{verdict}</strong>: {validation.rows} rows, {len(validation.expectations)} expectations, "
-        f"{len(validation.failures)} not met.</p>"
-        "<table><thead><tr><th>Outcome<th>Column<th>Expectation<th>Seen instead</tr></thead>"
-        f"<tbody>{rows}</tbody></table></html>"
+        f"{len(validation.failures)} critical ones and {len(validation.warnings)} warnings not met.</p>"
+        f"{tiers}</html>"
     )

@@ -76,9 +76,10 @@ def validate(
         "rows": taken.rows,
         "expectations": len(outcome.expectations),
         "failures": list(outcome.failures),
+        "warnings": list(outcome.warnings),
         "report": url,
     }
-    reasons = outcome.failures or (f"{len(outcome.expectations)} expectations met",)
+    reasons = outcome.failures or _passed(outcome)
     record_check(decisions, spec.name, taken.sha256, verdict, reasons, evidence, now)
     _log.info("%s: snapshot %s %s, report %s", spec.name, taken.sha256[:12], verdict, url)
     if not outcome.passed:
@@ -86,6 +87,13 @@ def validate(
             f"{spec.name}: snapshot {taken.sha256[:12]} is quarantined: {'; '.join(reasons)}; see {url}"
         )
     return {**evidence, "verdict": verdict}
+
+
+def _passed(outcome: Validation) -> tuple[str, ...]:
+    met = sum(one.met for one in outcome.expectations)
+    for warning in outcome.warnings:
+        _log.warning("warning: %s", warning)
+    return (f"{met} expectations met", *(f"warning: {one}" for one in outcome.warnings))
 
 
 def write_checks(spec: ModelSpec, lake: Lake, run: str, outcome: Validation, title: str) -> str:

@@ -96,14 +96,14 @@ def watch(
     reports: dict[str, str] = {}
     quality: Quality | None = None
     estimate: dict[str, Any] | None = None
-    early = _incomplete(spec, window, logged, answered_rows, decisions, now) or _broken(
-        spec, window, rows, lake, validator, decisions, reports, now
-    )
+    early = _incomplete(spec, window, logged, answered_rows, decisions, now)
+    if early is None:
+        trained_on = _trained_on(spec, champion, lake)
+        early = _broken(spec, window, rows, lake, validator, decisions, reports, now, trained_on)
     if early is not None:
         result = early
     else:
         scorer = _scorer(tracker, files, champion)
-        trained_on = _trained_on(spec, champion, lake)
         result = _judge(spec, champion, window, rows, trained_on, scorer, lake, reporter, reports)
         quality = _quality(spec, champion, window, trained_on, scorer, lake, decisions)
         estimate = _estimate(spec, champion, rows, trained_on, scorer)
@@ -144,9 +144,10 @@ def _broken(
     decisions: DecisionLog,
     reports: dict[str, str],
     now: datetime,
+    reference: pd.DataFrame,
 ) -> DriftResult | None:
     """The quarantine of a window that fails its data checks; either outcome is recorded, for training to know."""
-    outcome = check_frame(spec, rows, validator, min_rows=1, target=False)
+    outcome = check_frame(spec, rows, validator, min_rows=1, target=False, reference=reference)
     title = f"{spec.name}: traffic {window.start.isoformat()} to {window.end.isoformat()}"
     reports["data_checks"] = write_checks(spec, lake, f"window-{window.name}", outcome, title)
     verdict: CheckVerdict = "passed" if outcome.passed else "quarantined"
@@ -154,6 +155,7 @@ def _broken(
         **_span(window),
         "rows": len(rows),
         "failures": list(outcome.failures),
+        "informs": list(outcome.unmet("info")),
         "report": reports["data_checks"],
     }
     reasons = outcome.failures or (f"{len(outcome.expectations)} expectations met",)
