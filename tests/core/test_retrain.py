@@ -33,6 +33,11 @@ def test_drift_that_does_not_hurt_leads_to_none() -> None:
 
 def test_drift_without_labels_leads_to_none() -> None:
     assert decide("drift", True, None, History(), POLICY, NOW).verdict == "not_needed"
+    assert decide("drift", True, None, History(), POLICY, NOW, 0.02).verdict == "not_needed"
+    estimated = decide("drift", True, None, History(), POLICY, NOW, 0.3)
+    assert estimated.verdict == "held"
+    assert estimated.reasons[1].startswith("+30.0% loss by estimate")
+    assert "0 new labels" in estimated.reasons[2]
 
 
 def test_drift_that_is_not_confirmed_needs_the_labels_to_be_sure() -> None:

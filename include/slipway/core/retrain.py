@@ -118,16 +118,19 @@ def decide(
     history: History,
     policy: RetrainPolicy,
     now: datetime,
+    estimated_loss: float | None = None,
 ) -> RetrainDecision:
     """Retrain or not, with every reason.
 
     Args:
         drift: verdict on the present window; a quarantined window never leads to training.
         quality: None when no labels have come.
+        estimated_loss: relative, from confidence or a model of the error; it only counts while there are no labels,
+            and then leads to a retrain that is held until they come.
     """
     if drift == "quarantined":
         return RetrainDecision("held", ("the window failed its data checks and is quarantined",))
-    wanted, why = _wanted(drift_confirmed, quality, policy)
+    wanted, why = _wanted(drift_confirmed, quality, policy, estimated_loss)
     if not wanted:
         return RetrainDecision("not_needed", why)
     stop = _stopped(history, policy, now)
@@ -137,9 +140,13 @@ def decide(
     return RetrainDecision("held", (*why, *held)) if held else RetrainDecision("retrain", why)
 
 
-def _wanted(drift_confirmed: bool, quality: Quality | None, policy: RetrainPolicy) -> tuple[bool, tuple[str, ...]]:
+def _wanted(
+    drift_confirmed: bool, quality: Quality | None, policy: RetrainPolicy, estimated_loss: float | None
+) -> tuple[bool, tuple[str, ...]]:
     if quality is None:
         seen = "drift is confirmed" if drift_confirmed else "no confirmed drift"
+        if drift_confirmed and estimated_loss is not None and estimated_loss > policy.loss_band:
+            return True, (seen, f"{estimated_loss:+.1%} loss by estimate, band {policy.loss_band:.1%}; no labels yet")
         return False, (f"{seen}, and no labels tell whether quality suffered",)
     loss = (
         f"{quality.metric} {quality.value:.4g} on {quality.rows} labelled rows against {quality.baseline:.4g}: "

@@ -40,7 +40,10 @@ def decide(spec: ModelSpec, watched: Mapping[str, Any], *, decisions: DecisionLo
         return dict(known[0].evidence)
     quality = Quality.from_dict(watched["quality"]) if watched.get("quality") else None
     history = _history(spec, decisions)
-    result = decide_purely(watched["verdict"], bool(watched["confirmed"]), quality, history, spec.retrain, now)
+    estimated = (watched.get("estimate") or {}).get("relative_loss")
+    result = decide_purely(
+        watched["verdict"], bool(watched["confirmed"]), quality, history, spec.retrain, now, estimated
+    )
     evidence = {
         "retrain": result.retrain,
         "verdict": result.verdict,
