@@ -105,8 +105,8 @@ $(BENCH)/.synced-%: | $(UV)
 test: lint  ## lint, types and all tests, a real stack included
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack"
 	@$(VENV)/bin/python -m pytest -m stack
-test-unit: test-environment  ## the tests that need no running service
-	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and not services"
+test-unit: test-environment  ## the quick tests: no running service, no long replays
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and not services and not slow"
 FAULTS = PYTHONPATH=include:bentos:tests $(VENV)/bin/python -m
 faults: test-environment $(SERVING_STAMP)  ## kill everything at every phase of a rollout; FAULTS_QUICK=1 takes four minutes
 	@$(FAULTS) faults.rollout_run $(if $(FAULTS_QUICK),--quick,--rounds $(or $(FAULTS_ROUNDS),10))

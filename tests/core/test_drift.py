@@ -78,6 +78,7 @@ def test_a_window_drawn_with_replacement_from_a_small_reference_has_not_drifted(
     assert verdicts.count("no_drift") == 15
 
 
+@pytest.mark.slow
 def test_fresh_samples_of_the_same_population_alarm_no_more_often_than_alpha_says() -> None:
     alarms = 0
     for seed in range(60):
@@ -86,6 +87,7 @@ def test_fresh_samples_of_the_same_population_alarm_no_more_often_than_alpha_say
     assert alarms <= 3  # binomial(60, 0.01): more than 3 has a probability below 0.4 %
 
 
+@pytest.mark.slow
 def test_autocorrelated_windows_alarm_far_less_when_the_reference_is_known_to_be_ordered() -> None:
     def series(seed: int, rows: int) -> np.ndarray:
         noise = np.random.default_rng(seed).normal(size=(rows, 2))

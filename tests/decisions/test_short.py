@@ -15,6 +15,7 @@ from slipway.spec import RetrainPolicy
 _SMALL = [one for one in gate.SETTINGS if one.name.startswith(("accuracy", "diabetes"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", _SMALL, ids=lambda one: one.name)
 def test_the_gate_tells_better_from_equal_from_worse(setting: gate.Setting) -> None:
     assert gate.share_passed(setting, 0.0, "drift", 15, 0) <= 0.2
@@ -36,6 +37,7 @@ def test_two_refused_challengers_end_automatic_retraining() -> None:
     assert "2 challengers in a row" in nights[-1]["reasons"][-1]
 
 
+@pytest.mark.slow
 def test_a_window_with_wrong_labels_is_trained_on_and_refused() -> None:
     loop = retrain.loop_of(retrain.SPECS["iris"]())
     loop.traffic(1000, labels=True)

@@ -56,6 +56,7 @@ def test_too_few_snippets_are_said() -> None:
         code_language.load(100_000)
 
 
+@pytest.mark.slow
 def test_from_the_loader_to_a_fine_tuned_champion(loop: Loop, tmp_path: Path) -> None:
     taken = loop.snapshot()
     assert loop.validate(taken)["verdict"] == "passed"

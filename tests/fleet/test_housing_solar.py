@@ -69,6 +69,7 @@ def test_a_year_of_hours_has_dark_nights_and_seasons(hours: pd.DataFrame) -> Non
     assert monthly[6] > 1.2 * monthly[12]
 
 
+@pytest.mark.slow
 def test_housing_from_the_loader_to_a_watched_champion(districts: pd.DataFrame) -> None:
     loop = Loop(spec=light(housing.MODEL, districts))
     taken = loop.snapshot()
@@ -87,6 +88,7 @@ def test_housing_from_the_loader_to_a_watched_champion(districts: pd.DataFrame) 
     assert len(loop.lake.read_snapshot(assembled)) > len(districts)
 
 
+@pytest.mark.slow
 def test_solar_is_held_out_by_time_and_watched(hours: pd.DataFrame) -> None:
     loop = Loop(spec=light(solar.MODEL, hours[::2].reset_index(drop=True)))
     taken = loop.snapshot()
