@@ -201,6 +201,7 @@ class Crash(BaseException):
     """Stands for kill -9."""
 
 
+@pytest.mark.slow
 def test_a_crash_at_any_step_loses_and_doubles_nothing_and_the_next_run_finishes(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
