@@ -101,7 +101,7 @@ $(BENCH)/.synced-%: | $(UV)
 	  $(UV) pip sync $(QUIET) --python $(BENCH)/$$group/bin/python tests/bench/$$group.lock
 	@touch $@
 
-.PHONY: test test-unit faults faults-swaps faults-month faults-log lint lock clean
+.PHONY: test test-unit faults faults-swaps faults-month faults-log faults-challengers lint lock clean
 test: lint  ## lint, types and all tests, a real stack included
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack"
 	@$(VENV)/bin/python -m pytest -m stack
@@ -115,6 +115,8 @@ faults-swaps: test-environment $(SERVING_STAMP)  ## 200 swaps in a row under 300
 	@$(FAULTS) faults.swaps --swaps 200 --rate 300
 faults-month: test-environment $(SERVING_STAMP)  ## 30 nightly releases in a row, everything bounded
 	@$(FAULTS) faults.month --nights 30
+faults-challengers: test-environment $(SERVING_STAMP)  ## 20 releases of each of six kinds of challenger, as real bentos
+	@$(FAULTS) faults.challengers --repeats 20
 faults-log: test-environment  ## 200,000 predictions while the log's processes are killed 100 times
 	@PYTHONPATH=include:bentos:tests $(VENV)/bin/python -m faults.log_run --predictions 200000 --kills 100
 lint: test-environment  ## style and types

@@ -11,7 +11,8 @@ breach rolls the version back. `slipway approve {model}` and `slipway reject {mo
 
 **Safe to kill and to clear at any point:** the rollout's phase lives in Postgres and each step is idempotent. If this
 DAG stays silent, the keeper drives the rollout to its end. `slipway abort {model}` stops one, `slipway traffic {model}`
-shows it. **If `roll_out` is red** the new version was rolled back; the log names the check that failed.
+shows it. **If `roll_out` is red** the new version was rolled back; the log names the check that failed. One run is one
+release: cleared, it tells how that ended; to try the version again, trigger a new run.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import contest, report
+from bench import contest, fleet_models, report
 from bench.generator import Generator
 from bench.measure import Bench
 from bench.plan import FULL, Plan, chosen
@@ -65,6 +65,9 @@ def run(plan: Plan, work: Path, only: set[str]) -> dict[str, object]:
             "ready_s": gateway["ready_s"],
         }
         batches = found["batches"] = bench.batches(running)
+        if not only:
+            models = [fleet_models.prepare(name, work, bench.spool) for name in fleet_models.NAMES]
+            found["other_models"] = bench.other_models(models)
         found["overload"] = bench.overload(bento, batches["100"]["slipway"]["rps"])
     return found
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.servers import Server
 
-__all__ = ["PEERS", "Forest", "contestants", "gateway", "prepare", "slipway"]
+__all__ = ["PEERS", "Forest", "bento", "contestants", "gateway", "prepare", "slipway", "uvicorn"]
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
@@ -64,7 +64,6 @@ def prepare(work: Path) -> Forest:
     from mlflow.models import infer_signature
 
     from fleet.iris import MODEL, forest_100
-    from slipway.adapters.bentoml import BentoPackager
     from slipway.adapters.onnx import OnnxModelFiles
     from slipway.core.encoding import encode_target, feature_matrix
 
@@ -89,9 +88,16 @@ def prepare(work: Path) -> Forest:
         serialization_format="cloudpickle",
         pip_requirements=["scikit-learn"],
     )
+    built = bento("iris", run, work / "bentoml")
+    return Forest(files.onnx, files.joblib, built, files.mlflow, _mlserver_folder(files))
+
+
+def bento(model: str, run: Path, bentoml_home: Path) -> Path:
+    """The bento of the artefacts in a folder, built as a release builds it."""
+    from slipway.adapters.bentoml import BentoPackager
+
     source: Any = _OneVersion(run)
-    package = BentoPackager(source, source, SERVING_PYTHON, PROJECT / "bentos", work / "bentoml").build("iris", "1")
-    return Forest(files.onnx, files.joblib, package.path, files.mlflow, _mlserver_folder(files))
+    return BentoPackager(source, source, SERVING_PYTHON, PROJECT / "bentos", bentoml_home).build(model, "1").path
 
 
 def _mlserver_folder(files: Forest) -> Path:
@@ -105,21 +111,30 @@ def _mlserver_folder(files: Forest) -> Path:
     return files.mlserver
 
 
-def slipway(forest: Forest, spool: Path, name: str = "slipway") -> Server:
+def slipway(bento: Path, spool: Path, model: str = "iris") -> Server:
     """The bento as Supervisor starts it, with validation, prediction log and metrics."""
     options = ["--host", "127.0.0.1", "--port", "{port}", "--api-workers", "1"]
     limits = ["--timeout-keep-alive", "120", "--timeout-graceful-shutdown", "15"]
     environment = {
-        "BENTOML_HOME": str(forest.bento.parents[2]),
+        "BENTOML_HOME": str(bento.parents[2]),
         "BENTOML_DO_NOT_TRACK": "True",
         "DO_NOT_TRACK": "1",
-        "SLIPWAY_MODEL": "iris",
+        "SLIPWAY_MODEL": model,
         "SLIPWAY_VERSION": "1",
         "SLIPWAY_SLOT": "blue",
         "SLIPWAY_SPOOL_DIR": str(spool),
     }
-    command = [str(SERVING_PYTHON), "-m", "bentoml", "serve", str(forest.bento), *options, *limits]
-    return Server(name, command, "/predict/iris", "/predict/iris", "flat", PROJECT, environment)
+    command = [str(SERVING_PYTHON), "-m", "bentoml", "serve", str(bento), *options, *limits]
+    path = f"/predict/{model}"
+    return Server("slipway", command, path, path, "flat", PROJECT, environment)
+
+
+def uvicorn(name: str, python: Path, batch: str | None, environment: Mapping[str, str]) -> Server:
+    """One of the apps in `peers/` under a uvicorn with its fast parts."""
+    here = ["--host", "127.0.0.1", "--port", "{port}"]
+    fast = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    command = [str(python), "-m", "uvicorn", f"{name}:app", *here, *fast]
+    return Server(name, command, "/predict", batch, "flat", HERE / "peers", environment)
 
 
 def gateway(folder: Path, bento_port: int, port: int, admin_port: int) -> Server:
@@ -141,22 +156,16 @@ def contestants(forest: Forest, spool: Path) -> dict[str, Server]:
     quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
     files = {"BENCH_ONNX": str(forest.onnx), "BENCH_JOBLIB": str(forest.joblib), **quiet}
     peers, here = HERE / "peers", ["--host", "127.0.0.1", "--port", "{port}"]
-    fast = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
-
-    def uvicorn(name: str, python: Path, batch: str | None) -> Server:
-        command = [str(python), "-m", "uvicorn", f"{name}:app", *here, *fast]
-        return Server(name, command, "/predict", batch, "flat", peers, files)
-
     bentoml = [str(SERVING_PYTHON), "-m", "bentoml", "serve", "bentoml_onnx:Forest", *here, "--api-workers", "1"]
     litserve = [str(PEERS_PYTHON), "litserve_onnx.py", "{port}"]
     mlflow = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(forest.mlflow), "--env-manager"]
     mlserver = [str(MLSERVER_PYTHON), "-m", "mlserver.cli.main", "start", str(forest.mlserver)]
     found = (
-        slipway(forest, spool),
+        slipway(forest.bento, spool),
         # The same uvicorn as the bento's, so that the difference is what the bento adds.
-        uvicorn("uvicorn_bare", SERVING_PYTHON, None),
-        uvicorn("fastapi_sklearn", PEERS_PYTHON, "/batch"),
-        uvicorn("fastapi_onnx", PEERS_PYTHON, "/batch"),
+        uvicorn("uvicorn_bare", SERVING_PYTHON, None, files),
+        uvicorn("fastapi_sklearn", PEERS_PYTHON, "/batch", files),
+        uvicorn("fastapi_onnx", PEERS_PYTHON, "/batch", files),
         Server(
             "bentoml_onnx", bentoml, "/predict", "/batch", "flat", peers, {**files, "BENTOML_HOME": str(forest.bento)}
         ),

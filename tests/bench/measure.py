@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import contest
+from bench.fleet_models import FleetModel
 from bench.generator import Generator
 from bench.plan import Plan
 from bench.rows import bodies
@@ -105,20 +106,48 @@ class Bench:
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in running}
         for turn in range(self.plan.rounds):
             for name, one in running.items():
-                path = one.server.single if size == 1 else one.server.batch
-                assert path is not None
-                with one.thawed():
-                    one.ask(path, asked[name][0])
-                    result = self.generator.closed(
-                        one.port, path, asked[name], connections=connections, seconds=seconds
-                    )
-                if set(result["statuses"]) != {"200"} or result["errors"]:
-                    raise RuntimeError(f"{name} gave {result['statuses']} and {result['errors']} errors")
-                rounds[name].append(result)
+                rounds[name].append(self._round_of(one, size, asked[name], connections, seconds))
             self.empty_spool()
             shown = " ".join(f"{name} {rounds[name][-1]['rps']:.0f}" for name in running)
             self.say(f"{size} row(s), round {turn + 1}/{self.plan.rounds}, requests/s: {shown}")
         return {name: medians(results) for name, results in rounds.items()}
+
+    def other_models(self, models: Sequence[FleetModel]) -> dict[str, dict[str, Any]]:
+        """Single rows and batches of 100 of other models, each beside the same estimator in FastAPI."""
+        found: dict[str, dict[str, Any]] = {}
+        for model in models:
+            rounds: dict[str, list[dict[str, Any]]] = {}
+            started: dict[str, Running] = {}
+            with ExitStack() as stack:
+                for name, server in model.servers.items():
+                    logs = self.work / "logs" / model.name
+                    started[name] = Running(server, self.server_cpus, logs, model.bodies(1)[0])
+                    stack.callback(started[name].stop)
+                    started[name].freeze()
+                for _ in range(self.plan.rounds):
+                    for size in (1, 100):
+                        for name, one in started.items():
+                            seconds = self.plan.batch_seconds
+                            result = self._round_of(one, size, model.bodies(size), self.plan.connections, seconds)
+                            rounds.setdefault(f"{name}_{size}", []).append(result)
+                    self.empty_spool()
+            figures = {name: medians(each) for name, each in rounds.items()}
+            shown = " ".join(f"{name} {each['rps']:.0f}" for name, each in figures.items())
+            self.say(f"{model.name} ({model.format}), requests/s: {shown}")
+            found[model.name] = {"format": model.format, **figures}
+        return found
+
+    def _round_of(
+        self, one: Running, size: int, asked: Sequence[str], connections: int, seconds: float
+    ) -> dict[str, Any]:
+        path = one.server.single if size == 1 else one.server.batch
+        assert path is not None
+        with one.thawed():
+            one.ask(path, asked[0])
+            result = self.generator.closed(one.port, path, asked, connections=connections, seconds=seconds)
+        if set(result["statuses"]) != {"200"} or result["errors"]:
+            raise RuntimeError(f"{one.server.name} gave {result['statuses']} and {result['errors']} errors")
+        return result
 
     # -- through the gateway ---------------------------------------------------------------------------
 

@@ -89,6 +89,11 @@ def table(found: Found) -> str:
         lines.append("")
         lines.append(_HEAD.format(f"{int(size):,} rows", "requests/s", "p50 ms", "p99 ms", "p99.9 ms", "rows/s", ""))
         lines += [_line(name, one) + f"{one['rows_per_s']:>9,.0f}" for name, one in results.items()]
+    for name, one in found.get("other_models", {}).items():
+        lines.append("")
+        lines.append(_HEAD.format(name, "requests/s", "p50 ms", "p99 ms", "p99.9 ms", one["format"], ""))
+        for server, label in (("slipway", "slipway"), ("fastapi_sklearn", "fastapi")):
+            lines += [_line(f"{label}, {size} row(s)", one[f"{server}_{size}"]) for size in (1, 100)]
     if "half_saturation" in found:
         lines += ["", _line("half saturation", found["half_saturation"])]
     if "overload" in found:

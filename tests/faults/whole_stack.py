@@ -19,6 +19,7 @@ import httpx
 
 from loop.conftest import PORTS, Stack, free_ports
 from slipway.errors import SlipwayError
+from slipway.ports import Packager
 from slipway.settings import PROJECT_DIR, Settings
 from slipway.stack.processes import ancestors
 from slipway.stack.supervisor import Supervisor
@@ -51,14 +52,15 @@ def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 class FaultStack:
     """The stack as the harness handles it."""
 
-    def __init__(self) -> None:
+    def __init__(self, fleet: Path = FLEET) -> None:
+        self._fleet = fleet
         env = {name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY_", "AIRFLOW"))}
         ports = free_ports(len(PORTS) + 1)
         env |= {f"SLIPWAY_{name.upper()}_PORT": str(port) for name, port in zip(PORTS, ports, strict=False)}
         env |= {
             "SLIPWAY_HOME": str(HOME),
             "SLIPWAY_SLOT_PORT_BASE": str(ports[-1]),
-            "SLIPWAY_FLEET_DIR": str(FLEET),
+            "SLIPWAY_FLEET_DIR": str(fleet),
             "SLIPWAY_FAULT_HOOK": str(Path(__file__).parent / "hook.py"),
             "SLIPWAY_DRIVER_SILENCE_SECONDS": "2",
             "SLIPWAY_KEEPER_INTERVAL_SECONDS": "0.5",
@@ -70,7 +72,7 @@ class FaultStack:
 
     @contextlib.contextmanager
     def running(self, versions: int) -> Iterator[FaultStack]:
-        """Up, with that many versions registered and packaged and the first one live; down at the end."""
+        """Up, with that many versions of iris registered and packaged and the first one live; down at the end."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a harness that is stopped stops its stack
         if HOME.exists():
             self.cli("down", check=False)
@@ -83,7 +85,8 @@ class FaultStack:
             self.stack.processes()  # remembers the session
             for _ in range(versions):
                 self._say(f"version {self.make_version()} is registered and packaged")
-            self.cli("release", "iris", "--version", "1")
+            if versions:
+                self.cli("release", "iris", "--version", "1")
             yield self
         finally:
             self.cli("down", check=False)
@@ -110,7 +113,7 @@ class FaultStack:
 
     @property
     def settings(self) -> Settings:
-        return self.stack.settings().model_copy(update={"fleet_dir": FLEET})
+        return self.stack.settings().model_copy(update={"fleet_dir": self._fleet})
 
     _wiring: Wiring | None = None
 
@@ -120,16 +123,17 @@ class FaultStack:
             self._wiring = Wiring(self.settings)
         return self._wiring
 
-    def make_version(self) -> str:
+    def make_version(self, model: str = "iris", packager: Packager | None = None) -> str:
         """Train and register one more version of the same data, and build its bento."""
         from slipway.adapters.onnx import OnnxModelFiles
         from slipway.jobs.gate import register
+        from slipway.jobs.package import package
         from slipway.jobs.snapshot import snapshot
         from slipway.jobs.train import train
 
         slipway = self.slipway
-        spec, mlflow = slipway.spec("iris"), slipway.mlflow
-        number = 1 + max((int(one.version) for one in mlflow.versions("iris")), default=0)
+        spec, mlflow = slipway.spec(model), slipway.mlflow
+        number = 1 + max((int(one.version) for one in mlflow.versions(model)), default=0)
         trained = train(
             spec, snapshot(spec, slipway.lake), lake=slipway.lake, tracker=mlflow, registry=mlflow,
             files=OnnxModelFiles(), decisions=None, reason="manual", code_commit="faults", key=f"faults-{number}",
@@ -138,7 +142,7 @@ class FaultStack:
             "run_id": trained["run_id"], "verdict": "pass", "reason": "manual", "metric": "accuracy", "challenger": 1.0
         }  # fmt: skip
         version = register(spec, trained["run_id"], evidence, tracker=mlflow, registry=mlflow).version
-        slipway.package("iris", version)
+        package(model, version, packager=packager or slipway.packager, registry=mlflow)
         return version
 
     # --- orders to the hooks --------------------------------------------------------------------------------

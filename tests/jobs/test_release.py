@@ -8,7 +8,7 @@ import pytest
 
 from contracts.twins import package
 from contracts.world import QUICK, World
-from slipway.core.rollout_record import Phase
+from slipway.core.rollout_record import Phase, Rollout
 from slipway.core.routes import BackendStats
 from slipway.errors import ConflictError, GatewayError
 from slipway.spec import ChecksPolicy, RolloutPolicy, Step
@@ -179,6 +179,34 @@ def test_a_newer_release_supersedes_one_without_traffic(world: World, phase: Pha
     assert world.finish(second).phase is Phase.LIVE
     assert world.live() == "3"
     world.check_truth()
+
+
+@pytest.mark.parametrize("begun_by_the_run", [True, False])
+def test_a_dag_run_that_is_tried_again_releases_nothing_twice(world: World, begun_by_the_run: bool) -> None:
+    """Its task was killed; the keeper finished the rollout and an operator rolled it back before the next try."""
+
+    def run() -> Rollout:
+        made = package("iris", "2")
+        return world.releases.begin(made, QUICK, actor="airflow", reason="a release", dag_run="run-1")
+
+    world.release("1")
+    first = run() if begun_by_the_run else world.begin("2")
+    assert run().id == first.id
+    assert world.finish(first).phase is Phase.LIVE
+    world.releases.rollback("iris", actor="ops", reason="it looks wrong")
+    again = run()
+    assert (again.id, again.phase) == (first.id, Phase.LIVE)
+    assert world.live() == "1"
+    assert world.parts.store.active("iris") is None
+
+
+def test_a_superseded_dag_run_does_not_come_back(world: World) -> None:
+    world.release("1")
+    first = world.releases.begin(package("iris", "2"), QUICK, actor="airflow", reason="old", dag_run="run-1")
+    second = world.begin("3")
+    again = world.releases.begin(package("iris", "2"), QUICK, actor="airflow", reason="old", dag_run="run-1")
+    assert (again.id, again.phase) == (first.id, Phase.ABORTED)
+    assert world.finish(second).phase is Phase.LIVE
 
 
 def test_an_advance_without_a_rollout_does_nothing(world: World) -> None:

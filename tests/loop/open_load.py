@@ -33,6 +33,7 @@ class Reply:
     slot: str = ""
     request_id: str = ""
     error: str = ""
+    row: int = 0
 
     @property
     def seconds(self) -> float:
@@ -41,11 +42,15 @@ class Reply:
 
 @dataclass
 class OpenLoad:
-    """`with OpenLoad(port, "iris", row, rate=50) as load:` — the stream runs inside of the block."""
+    """`with OpenLoad(port, "iris", row, rate=50) as load:` — the stream runs inside of the block.
+
+    Args:
+        row: what is sent each time, or several that are sent in turn; a reply's `row` says which it was.
+    """
 
     port: int
     model: str
-    row: dict[str, Any]
+    row: dict[str, Any] | list[dict[str, Any]]
     rate: float = 50.0
     replies: list[Reply] = field(default_factory=list)
 
@@ -85,10 +90,10 @@ class OpenLoad:
 class _Stream:
     """The other side: sends, and writes each reply as one line."""
 
-    def __init__(self, port: int, model: str, row: str, rate: float, out: TextIO) -> None:
-        body = row.encode()
+    def __init__(self, port: int, model: str, rows: Any, rate: float, out: TextIO) -> None:
+        bodies = [json.dumps(row).encode() for row in (rows if isinstance(rows, list) else [rows])]
         head = f"POST /predict/{model} HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
-        self._request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+        self._requests = [f"{head}content-length: {len(body)}\r\n\r\n".encode() + body for body in bodies]
         self._port, self._rate, self._out = port, rate, out
         self._idle: asyncio.LifoQueue[Any] = asyncio.LifoQueue()
 
@@ -102,8 +107,8 @@ class _Stream:
             delay = began + count / self._rate - time.perf_counter()
             if delay > 0:
                 await asyncio.sleep(delay)
+            task = asyncio.create_task(self._one(count % len(self._requests)))
             count += 1
-            task = asyncio.create_task(self._one())
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         await asyncio.gather(*tasks)
@@ -115,23 +120,23 @@ class _Stream:
             await asyncio.sleep(_FLUSH_SECONDS)
             self._out.flush()
 
-    async def _one(self) -> None:
+    async def _one(self, row: int) -> None:
         sent = time.time()
         connection = await self._idle.get()
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 if connection is None:
                     connection = await asyncio.open_connection("127.0.0.1", self._port)
-                connection[1].write(self._request)
+                connection[1].write(self._requests[row])
                 status, headers = await _answer(connection[0])
         except (OSError, EOFError, ValueError, TimeoutError) as error:
-            reply = Reply(sent, time.time(), 0, error=f"{type(error).__name__}: {error}")
+            reply = Reply(sent, time.time(), 0, error=f"{type(error).__name__}: {error}", row=row)
             if connection is not None:
                 connection[1].close()
             connection = None
         else:
             who = (headers.get(f"x-{name}", "") for name in ("model-version", "slot", "request-id"))
-            reply = Reply(sent, time.time(), status, *who)
+            reply = Reply(sent, time.time(), status, *who, row=row)
         self._out.write(json.dumps(astuple(reply)) + "\n")
         self._idle.put_nowait(connection)
 
@@ -147,7 +152,7 @@ def _main() -> None:
     port, model, row, rate = sys.argv[1:]
     stop = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
-    asyncio.run(_Stream(int(port), model, row, float(rate), sys.stdout).run(stop))
+    asyncio.run(_Stream(int(port), model, json.loads(row), float(rate), sys.stdout).run(stop))
 
 
 if __name__ == "__main__":

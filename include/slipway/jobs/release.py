@@ -81,6 +81,9 @@ def begin(
 ) -> Rollout:
     """Start a rollout, or return the one that is already about this version.
 
+    With `dag_run`, that run's one release: when it has ended, its task was killed and is tried again, and the ended
+    rollout is returned. Beginning another would bring back what was rolled back meanwhile.
+
     A release that runs and has no traffic yet is superseded: it is aborted, and this one begins. One that is being
     rolled back is waited for. One that has traffic is never cut short by another.
 
@@ -92,9 +95,13 @@ def begin(
         with parts.store.lock(model_lock(package.model)):
             active = parts.store.active(package.model)
             if active is None:
+                if kind == "release" and (done := _of_run(parts, package, dag_run)):
+                    return done
                 return _begin(parts, package, policy, actor=actor, reason=reason, kind=kind, dag_run=dag_run)
             if active.version == package.version:
-                return active
+                return _taken_on(parts, active, dag_run)
+            if kind == "release" and (done := _of_run(parts, package, dag_run)):
+                return done
             if _may_be_superseded(active):
                 why = f"superseded by version {package.version}"
                 parts.store.command(active, "abort", actor=actor, reason=why, now=parts.clock.now())
@@ -105,6 +112,23 @@ def begin(
                 )
         for _ in drive(parts, active, poll_seconds=0.05):
             pass  # what it says is its own driver's business
+
+
+def _of_run(parts: Parts, package: Package, dag_run: str | None) -> Rollout | None:
+    """The rollout of this version that the run began or took on before."""
+    if dag_run is None:
+        return None
+    found = parts.store.latest(package.model, dag_run=dag_run)
+    return found if found is not None and found.version == package.version else None
+
+
+def _taken_on(parts: Parts, active: Rollout, dag_run: str | None) -> Rollout:
+    """The running rollout, as this run's own when it has none yet."""
+    if dag_run is None or active.dag_run is not None:
+        return active
+    taken = replace(active, dag_run=dag_run)
+    parts.store.save(taken)
+    return taken
 
 
 def _may_be_superseded(active: Rollout) -> bool:
