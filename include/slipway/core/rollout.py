@@ -140,7 +140,7 @@ def _watch(rollout: Rollout, seen: Observation, now: datetime) -> Action:
     if rollout.command == "promote":
         return _next(rollout, skip=True)
     if now < rollout.confirmed_at + timedelta(seconds=_bake_seconds(rollout)):
-        return Wait(f"{rollout.phase}: watching the new version")
+        return Wait("watching the new version")
     if verdict is not Verdict.PASS:
         return _undecided(rollout, verdict, why, now, late=late)
     return _ask(rollout, "all checks passed", now) if _needs_approval(rollout) else _next(rollout)

@@ -5,6 +5,7 @@ It only does what a user could do by hand, in the same order, and says what it w
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ Say = Callable[[str], None]
 _TRIGGER_SECONDS = 60.0
 _SAMPLE_ROWS = 100
 _SAMPLE_RATE = 50.0
+_ROW_CHARACTERS = 200
 
 
 def run_demo(slipway: Wiring, model: str, say: Say) -> None:
@@ -80,9 +82,15 @@ def _predict(slipway: Wiring, model: str, say: Say) -> None:
         raise StackError(
             f"version {answer['model_version']} answered, but {live} is live; see `slipway traffic {model}`"
         )
-    say(f"POST /predict/{model} {row}")
+    say(f"POST /predict/{model} {_short(row)}")
     say(f"  → {answer['prediction']!r} by version {answer['model_version']} in slot {answer['slot']}")
     sample = slipway.simulate(model, rows=_SAMPLE_ROWS, rate=_SAMPLE_RATE)
     if sample.failed:
         raise StackError(f"{sample.failed} of {sample.rows} predictions failed: {sample.as_dict()['statuses']}")
     say(f"  {sample.answered} more at {_SAMPLE_RATE:.0f} a second, p50 {sample.percentile_ms(0.5):.1f} ms, none failed")
+
+
+def _short(row: dict[str, Any]) -> str:
+    """The row on one line; long texts are cut."""
+    text = json.dumps(row)
+    return text if len(text) <= _ROW_CHARACTERS else f"{text[:_ROW_CHARACTERS]}…"

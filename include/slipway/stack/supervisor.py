@@ -119,6 +119,7 @@ events = PROCESS_STATE_EXITED
 buffer_size = 1000
 priority = 1
 startretries = 1000
+stdout_logfile = NONE
 stderr_logfile = {_literal(str(settings.log_dir / "reaper.log"))}
 stderr_logfile_maxbytes = 1MB
 stderr_logfile_backups = 1
