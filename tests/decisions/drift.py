@@ -64,7 +64,11 @@ def quiet(name: str, make: Callable[[np.random.Generator, int], Frame], *, order
             warned += seen.count("drift")
             acted += _acts(seen)
         total = each * _REFERENCES
-        notes = {"evidently_defaults_that_warn": _evidently(make)}
+        share = _evidently(make)
+        notes = {
+            "evidently_defaults_that_warn": share,
+            "beside": f"Evidently's defaults warn in {share:.0%} of windows",
+        }
         return [
             Outcome(f"{name}: quiet windows that warn", warned / total, 0.02, True, total, notes=notes),
             Outcome(f"{name}: quiet windows that act", acted / total, 0.002, True, total),

@@ -50,7 +50,9 @@ def word(outcome: Outcome, few: bool) -> str:
 
 def sentence(outcome: Outcome, few: bool = False) -> str:
     kept = f"kept: {word(outcome, few)}"
-    return f"{outcome.name}: {figure(outcome, outcome.value)} ({bound(outcome)}, {outcome.trials} trials), {kept}"
+    beside = f"; {peer}" if (peer := outcome.notes.get("beside")) else ""
+    value = figure(outcome, outcome.value)
+    return f"{outcome.name}: {value} ({bound(outcome)}, {outcome.trials} trials), {kept}{beside}"
 
 
 def table(lines: Sequence[Line], few: bool = False) -> str:
@@ -62,10 +64,12 @@ def table(lines: Sequence[Line], few: bool = False) -> str:
         name = f"{line.group}: {one.name}"
         rows.append((name, figure(one, one.value), bound(one), kept, str(one.trials), f"{line.seconds:.1f}"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
-    return "\n".join(
+    shown = [
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
         for row in rows
-    )
+    ]
+    beside = [f"{line.outcome.name}: {peer}" for line in lines if (peer := line.outcome.notes.get("beside"))]
+    return "\n".join([*shown, *(["", "beside it, on the same rows:", *beside] if beside else [])])
 
 
 def write(about: Mapping[str, Any], lines: Sequence[Line], path: Path) -> None:

@@ -48,7 +48,7 @@ def speed(scale: float) -> list[Outcome]:
             ours.append(rows / _run("slipway", str(folder), str(number))["seconds"])
             theirs.append(rows / _run("sklearn", str(folder), str(number))["seconds"])
     rate, peer = statistics.median(ours), statistics.median(theirs)
-    notes = {"sklearn_rows_per_second": round(peer)}
+    notes = {"sklearn_rows_per_second": round(peer), "beside": f"sklearn.predict {peer:,.0f} rows/s"}
     return [
         Outcome("batch scoring, rows a second on one core", rate, 500_000, False, _ROUNDS, "rows/s", notes),
         Outcome("batch scoring by sklearn.predict on the same file", rate / peer, 1.0, False, _ROUNDS, "times"),

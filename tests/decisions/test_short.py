@@ -52,10 +52,15 @@ def test_a_window_with_wrong_labels_is_trained_on_and_refused() -> None:
 
 
 def test_the_report_says_what_was_missed(tmp_path: Path) -> None:
-    kept, missed = Outcome("a", 0.02, 0.05, True, 100), Outcome("b", 0.5, 0.8, False, 10, notes={"peer": 0.4})
+    kept, missed = (
+        Outcome("a", 0.02, 0.05, True, 100),
+        Outcome("b", 0.5, 0.8, False, 10, notes={"beside": "a peer: 40%"}),
+    )
     lines = [report.Line("gate", "case", one, 1.0) for one in (kept, missed)]
-    assert [row.split()[5] for row in report.table(lines).splitlines()[1:]] == ["yes", "NO"]
+    shown = report.table(lines).splitlines()
+    assert [row.split()[5] for row in shown[1:3]] == ["yes", "NO"]
+    assert shown[-1] == "b: a peer: 40%"
     report.write({"plan": "quick"}, lines, tmp_path / "decisions.json")
     written = json.loads((tmp_path / "decisions.json").read_text())
     assert [one["kept"] for one in written["outcomes"]] == [True, False]
-    assert written["outcomes"][1]["notes"] == {"peer": 0.4}
+    assert written["outcomes"][1]["notes"] == {"beside": "a peer: 40%"}
