@@ -67,7 +67,7 @@ def quiet(name: str, make: Callable[[np.random.Generator, int], Frame], *, order
         share = _evidently(make)
         notes = {
             "evidently_defaults_that_warn": share,
-            "beside": f"Evidently's defaults warn in {share:.0%} of windows",
+            "beside": f"Evidently's defaults warn in {share:.0%}",
         }
         return [
             Outcome(f"{name}: quiet windows that warn", warned / total, 0.02, True, total, notes=notes),
