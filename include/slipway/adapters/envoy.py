@@ -135,7 +135,6 @@ class EnvoyGateway:
         """
         try:
             version, table = self._routes()
-            names = self._clusters()
             stats = self._stats()
         except httpx.HTTPError as error:
             raise GatewayError(
@@ -146,7 +145,6 @@ class EnvoyGateway:
             version=version,
             weights={model: _weights(action) for model, action in routes.items()},
             stats=stats,
-            clusters=frozenset(names),
             shadows={model: shares for model, action in routes.items() if (shares := _shadows(action))},
         )
 

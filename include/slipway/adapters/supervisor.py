@@ -72,6 +72,7 @@ class SupervisorRuntime:
         self._command, self._environment = tuple(command), environment
         self._host = host
         self._timeout_seconds = timeout_seconds
+        self._agreed: dict[str, tuple[int, int]] | None = None
 
     # --- the port -----------------------------------------------------------------------------------------
 
@@ -108,8 +109,7 @@ class SupervisorRuntime:
         Raises:
             RuntimeSlotError: Supervisor did not answer.
         """
-        changes = self._reload()
-        unsure = changes["changed"] | changes["removed"]
+        unsure = self._unsure()
         states = {info["group"]: info["state"] for info in self._call("getAllProcessInfo")}
         notes = {path.stem: _read_note(path) for path in sorted(self._dir.glob("slot-*.conf"))}
         found = []
@@ -186,6 +186,21 @@ class SupervisorRuntime:
 
     # --- Supervisor -----------------------------------------------------------------------------------------
 
+    def _unsure(self) -> set[str]:
+        """Groups that run otherwise than their files say.
+
+        Supervisor reads all of its files to tell, some ten milliseconds of its time. While the slots' files are those
+        that it agreed with, it need not: nothing else can part the two.
+        """
+        paths = sorted(self._dir.glob("slot-*.conf"))
+        files = {path.name: (found.st_mtime_ns, found.st_ino) for path in paths if (found := _stat(path))}
+        if files == self._agreed:
+            return set()
+        changes = self._reload()
+        unsure = changes["changed"] | changes["removed"]
+        self._agreed = None if unsure else files
+        return unsure
+
     def _reload(self) -> dict[str, set[str]]:
         """Groups that are new, changed or gone in the files, compared with what runs. It starts and stops nothing."""
         added, changed, removed = self._call("reloadConfig")[0]
@@ -236,6 +251,13 @@ def _variable(name: str, value: str) -> str:
     if re.search(r'["\n\r]|\s[;#]', value):
         raise RuntimeSlotError(f"{name}: Supervisor cannot pass on a quote, a line break or a comment sign")
     return _literal(value)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None  # removed in this moment
 
 
 def _read_note(path: Path) -> dict[str, Any]:

@@ -76,7 +76,6 @@ class GatewayState:
     version: str
     weights: Mapping[str, Mapping[SlotName, int]] = field(default_factory=dict)
     stats: Mapping[str, BackendStats] = field(default_factory=dict)
-    clusters: frozenset[str] = frozenset()
     shadows: Mapping[str, Mapping[SlotName, int]] = field(default_factory=dict)
 
     def of(self, model: str, slot: str) -> BackendStats:

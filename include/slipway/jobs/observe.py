@@ -5,6 +5,7 @@ All of it comes from the slots and the gateway themselves; no monitoring system 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["observe", "slot_record"]
 
+# Looking costs the supervisor and the gateway processor time that serving needs: where a decision asks for none, nobody
+# looks.
+_ASKS_RUNTIME = (Phase.STARTING, Phase.VERIFYING, *WATCHED, Phase.ROLLING_BACK)
+_ASKS_GATEWAY = (*WATCHED, Phase.PROMOTING, Phase.ROLLING_BACK)
+
 
 def slot_record(parts: Parts, rollout: Rollout) -> SlotRecord:
     """The row of the slot that the rollout's version gets."""
@@ -31,22 +37,23 @@ def slot_record(parts: Parts, rollout: Rollout) -> SlotRecord:
 
 
 def observe(parts: Parts, rollout: Rollout) -> tuple[Observation, Rollout]:
-    """Look once at everything that the rollout's phase needs to know; the rollout returns with what was found out.
+    """Look once at what the rollout's phase needs to know; the rollout returns with what was found out.
 
     Raises:
         RuntimeSlotError: the runtime did not answer. A gateway that does not answer is part of the observation.
     """
     record = slot_record(parts, rollout)
     mine = record.version == rollout.version  # before that, the slot may hold a former version kept warm
-    there = [s for s in parts.runtime.list() if (s.model, s.slot) == (rollout.model, rollout.slot)]
+    slots = parts.runtime.list() if rollout.phase in _ASKS_RUNTIME else ()
+    there = [slot for slot in slots if (slot.model, slot.slot) == (rollout.model, rollout.slot)]
     running = mine and any(slot.running and slot.version == rollout.version for slot in there)
     asked = Readiness(False, "the slot does not run")
     if running and (rollout.phase in WATCHED or rollout.phase is Phase.VERIFYING):
         asked = parts.probe.ready(rollout.model, record.port)
-    try:
-        gateway: GatewayState | None = parts.gateway.observe()
-    except GatewayError:
-        gateway = None
+    gateway: GatewayState | None = None
+    if rollout.phase in _ASKS_GATEWAY:
+        with suppress(GatewayError):
+            gateway = parts.gateway.observe()
     checks, rollout = _checks(parts, rollout, asked, gateway)
     seen = Observation(
         running=running,
