@@ -20,6 +20,7 @@ RING = {
     "migrations": 2,
     "wiring": 3,
     "keeper": 3,
+    "keeper_metrics": 3,
     "stack": 3,
     "cli": 4,
 }

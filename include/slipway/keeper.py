@@ -11,59 +11,34 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
 
-from slipway.core.rollout_record import Phase
 from slipway.errors import SlipwayError
 from slipway.jobs.reconcile import Finding
+from slipway.keeper_metrics import Exporter, Metrics
 from slipway.spec import fleet_names
 from slipway.stack.prometheus import write_targets
 from slipway.wiring import Wiring, wiring
 
-__all__ = ["Keeper", "Metrics", "main"]
+__all__ = ["Keeper", "main"]
 
 log = logging.getLogger("slipway.keeper")
 
 _METRICS_SECONDS = 2.0
 _TRUTH_SECONDS = 5.0
+_ACCOUNTS_SECONDS = 30.0
 _LONGEST_PAUSE_SECONDS = 5.0
 
 
-class Metrics:
-    """What the keeper exports; names and labels are part of the public contract."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(name, text, ["model", *labels], registry=registry)
-
-        self.drift = gauge("model_drift_score", "Drift of the last window: 0 none, 1 complete.")
-        self.live = gauge("model_live_version_info", "1 for the version that is live.", "version", "slot")
-        self.weight = gauge("model_traffic_weight", "Per cent of the traffic that a slot gets.", "slot")
-        self.phase = gauge("rollout_phase", "1 for the phase that the model's latest rollout is in.", "phase")
-        self.pending = gauge("prediction_log_pending_rows", "Answered rows that are not in the lake yet.")
-        self.age = gauge("champion_age_seconds", "Time since the live version went live.")
-        self.quality = gauge("model_quality", "The metric on the labelled rows of the last window.", "metric")
-        self.retrain_blocked = gauge(
-            "model_retrain_blocked", "1 while automatic retraining has stopped until a person has looked."
-        )
-        self.shipped = Counter(
-            "prediction_log_shipped_rows", "Rows brought into the lake since this start.", ["model"], registry=registry
-        )
-        self.differences = Gauge(
-            "keeper_differences", "Differences from the tables that could not be repaired.", ["part"], registry=registry
-        )
-        self.failures = Counter("keeper_failures", "Rounds that failed, by part.", ["part"], registry=registry)
-
-
 class Keeper:
-    """A loop each for the log, releases, the comparison of everything and metrics, so that none can hold another up."""
+    """A loop each for the log, releases, the comparison of everything, metrics and accounts: none holds another up."""
 
     def __init__(self, slipway: Wiring, metrics: Metrics) -> None:
         self._slipway, self._metrics = slipway, metrics
+        self._exporter = Exporter(slipway, metrics)
         self._stop = threading.Event()
         self._said: dict[str, str] = {}
         self._lasting: dict[str, set[str]] = {}
@@ -80,6 +55,7 @@ class Keeper:
             "releases": self.tend,
             "truth": self.align,
             "metrics": self.export,
+            "accounts": self.account,
         }
         threads = [threading.Thread(target=self._loop, args=item, name=item[0]) for item in rounds.items()]
         for thread in threads:
@@ -89,7 +65,8 @@ class Keeper:
 
     def _loop(self, part: str, work: Callable[[], None]) -> None:
         usual = self._slipway.settings.keeper_interval_seconds
-        interval = {"metrics": _METRICS_SECONDS, "truth": max(usual, _TRUTH_SECONDS)}.get(part, usual)
+        own = {"metrics": _METRICS_SECONDS, "truth": max(usual, _TRUTH_SECONDS), "accounts": _ACCOUNTS_SECONDS}
+        interval = own.get(part, usual)
         pause = interval
         while not self._stop.is_set():
             try:
@@ -161,40 +138,12 @@ class Keeper:
 
     def export(self) -> None:
         """Refresh the metrics that come from the database, and the list of bentos that Prometheus scrapes."""
-        now = datetime.now(UTC)
         write_targets(self._slipway.settings, self._slipway.releases.parts.runtime.list())
-        for status in self._slipway.releases.status():
-            model = status.model
-            for slot in ("blue", "green"):
-                self._metrics.weight.labels(model, slot).set(status.weights.get(slot, 0))
-            self._one_of(self._metrics.live, model, (status.live_version, status.live_slot))
-            phase = str(status.rollout.phase) if status.rollout else None
-            for each in Phase:
-                self._metrics.phase.labels(model, str(each)).set(1 if str(each) == phase else 0)
-            entry = self._slipway.releases.live_at(model, now)
-            if entry is not None:
-                self._metrics.age.labels(model).set((now - entry.at).total_seconds())
-            self._export_judgement(model)
+        self._exporter.facts(datetime.now(UTC))
 
-    def _export_judgement(self, model: str) -> None:
-        newest = next(iter(self._slipway.decision_log.recent(model, "drift", limit=1)), None)
-        evidence: Mapping[str, Any] = newest.evidence if newest else {}
-        if isinstance(evidence.get("score"), int | float):
-            self._metrics.drift.labels(model).set(evidence["score"])
-        quality = evidence.get("quality") or {}
-        if isinstance(quality.get("value"), int | float):
-            self._metrics.quality.labels(model, str(quality.get("metric"))).set(quality["value"])
-        decided = next(iter(self._slipway.decision_log.recent(model, "retrain", limit=1)), None)
-        self._metrics.retrain_blocked.labels(model).set(decided is not None and decided.verdict == "alert")
-
-    @staticmethod
-    def _one_of(gauge: Gauge, model: str, labels: tuple[str | None, str | None]) -> None:
-        """Only the present labels of the model stay."""
-        current = (model, *(str(label) for label in labels)) if labels[0] is not None else None
-        for known in [values for values in gauge._metrics if values[0] == model and values != current]:
-            gauge.remove(*known)
-        if current is not None:
-            gauge.labels(*current).set(1)
+    def account(self) -> None:
+        """Refresh the metrics that need a longer look or move slowly."""
+        self._exporter.accounts(sorted(fleet_names(self._slipway.settings.fleet_dir)), datetime.now(UTC))
 
 
 def main() -> None:

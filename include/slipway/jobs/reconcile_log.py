@@ -19,7 +19,17 @@ from slipway.jobs.quarantine import CheckVerdict, record_check
 from slipway.ports import DecisionLog
 from slipway.spec import ModelSpec
 
-__all__ = ["HourCoverage", "LogAccount", "LoggedRows", "Reconciled", "answered_rows", "collect", "cover", "reconcile"]
+__all__ = [
+    "HourCoverage",
+    "LogAccount",
+    "LoggedRows",
+    "Reconciled",
+    "answered_rows",
+    "collect",
+    "cover",
+    "incomplete_hours",
+    "reconcile",
+]
 
 _log = logging.getLogger(__name__)
 _HOUR = timedelta(hours=1)
@@ -191,7 +201,7 @@ def reconcile(
         rows = [asdict(one) | {"missing": one.missing, "coverage": one.coverage} for one in found]
         accounts.write_coverage(spec.name, day, rows)
     result = Reconciled(spec.name, len(hours))
-    quarantined = _quarantined(spec, decisions)
+    quarantined = incomplete_hours(decisions, spec.name)
     for one in hours:
         result.answered += one.answered
         result.logged += one.logged
@@ -201,7 +211,7 @@ def reconcile(
         if not one.settled:
             result.unsettled_hours += 1
             continue
-        _judge(spec, one, _stamp(one.hour) in quarantined, decisions, now, result)
+        _judge(spec, one, one.hour in quarantined, decisions, now, result)
     level = logging.ERROR if result.incomplete else logging.INFO
     _log.log(
         level,
@@ -235,13 +245,13 @@ def _judge(
     record_check(decisions, spec.name, f"coverage:{one.hour:%Y%m%dT%HZ}", verdict, (reason,), evidence, now)
 
 
-def _quarantined(spec: ModelSpec, decisions: DecisionLog) -> set[str]:
-    """Hours that are quarantined now because of their coverage, by their name."""
-    prefix = f"data:{spec.name}:coverage:"
-    newest: dict[str, str] = {}
-    for decision in decisions.recent(spec.name, "data", limit=_MOST_DECISIONS):
+def incomplete_hours(decisions: DecisionLog, model: str) -> set[datetime]:
+    """The hours that are quarantined now because answered rows are missing from the log."""
+    prefix = f"data:{model}:coverage:"
+    newest: dict[datetime, str] = {}
+    for decision in decisions.recent(model, "data", limit=_MOST_DECISIONS):
         if decision.key.startswith(prefix):
-            newest.setdefault(str(decision.evidence["start"]), decision.verdict)
+            newest.setdefault(datetime.fromisoformat(str(decision.evidence["start"])), decision.verdict)
     return {hour for hour, verdict in newest.items() if verdict == "quarantined"}
 
 
