@@ -60,6 +60,7 @@ def _duration(seconds: float | None) -> str:
 def status(part: str | None) -> None:
     """Show every part of the stack, or one; exits 1 when one is down."""
     from slipway.settings import load_settings
+    from slipway.stack.monitoring import missing_line
     from slipway.stack.status import stack_parts
 
     parts = stack_parts(load_settings(), part)
@@ -68,6 +69,8 @@ def status(part: str | None) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:
         _say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if part is None and (lacking := missing_line()):
+        click.echo(lacking, err=True)
     if not all(p.ok for p in parts):
         raise SystemExit(1)
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,13 +53,13 @@ class Metrics:
         self.weight = gauge("model_traffic_weight", "Per cent of the traffic that a slot gets.", "slot")
         self.age = gauge("champion_age_seconds", "Time since the live version went live.")
         self.phase = gauge("rollout_phase", "1 for the phase that the model's running rollout is in.", "phase")
-        self.phase_age = gauge("rollout_phase_age_seconds", "Time in the running rollout's phase or step; 0: none runs.")
+        self.phase_age = gauge("rollout_phase_age_seconds", "Time in the running rollout's phase or step.")
         self.overdue = gauge("rollout_overdue_seconds", "Time since the running rollout's deadline; 0 before it.")
-        self.silent = gauge("rollout_silent_seconds", "Time since somebody last drove the running rollout; 0: none runs.")
+        self.silent = gauge("rollout_silent_seconds", "Time since the running rollout was last driven.")
         self.asked = gauge("rollout_awaits_approval", "1 while the running rollout waits for a person.")
         self.pending = gauge("prediction_log_pending_rows", "Answered rows that are not in the lake yet.")
         self.oldest = gauge("prediction_log_oldest_pending_seconds", "Age of the oldest segment in the spool; 0: none.")
-        self.damaged = gauge("prediction_log_damaged_segments", "Segments set aside since the disk lost a part of them.")
+        self.damaged = gauge("prediction_log_damaged_segments", "Segments that the disk lost a part of.")
         self.incomplete = gauge(
             "prediction_log_incomplete_hours", "Hours of the last 3 days with fewer logged rows than answered ones."
         )
@@ -170,5 +171,5 @@ def longest_period_seconds(cron: str, now: datetime) -> float:
     from croniter import croniter
 
     times = croniter(cron, now)
-    ahead = [times.get_next(float) for _ in range(11)]
-    return max(later - earlier for earlier, later in zip(ahead, ahead[1:], strict=False))
+    ahead = [float(times.get_next(float)) for _ in range(11)]
+    return max(later - earlier for earlier, later in pairwise(ahead))

@@ -82,6 +82,18 @@ class Settings(BaseSettings):
     tidy_keep_days: float = Field(default=30.0, ge=0, description="reports, and what recent decisions refer to")
     fault_hook: Path | None = Field(default=None, description="a Python file with `at(point)`; for fault tests only")
     envoy_threads: int = Field(default=1, ge=1)
+    scrape_also: str | None = Field(default=None, description="more jobs for Prometheus: job=host:port, …")
+
+    # Who is told of alerts; without any of them they are seen on Alertmanager's page only.
+    alert_webhook_url: SecretStr | None = Field(default=None, description="gets Alertmanager's JSON by POST")
+    alert_heartbeat_url: SecretStr | None = Field(default=None, description="gets a POST every 2 minutes")
+    alert_mail_to: str | None = Field(default=None, description="addresses, separated by commas")
+    alert_mail_from: str | None = None
+    alert_smtp_server: str | None = Field(default=None, description="host:port")
+    alert_smtp_user: str | None = None
+    alert_smtp_password: SecretStr | None = None
+    alert_smtp_tls: bool = Field(default=True, description="mail is refused without STARTTLS")
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     # Secrets have no default anywhere: `slipway up` generates them into the .env file on first start.

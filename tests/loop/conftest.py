@@ -27,6 +27,7 @@ PORTS = (
     "airflow",
     "mlflow",
     "prometheus",
+    "alertmanager",
     "statsd",
     "statsd_metrics",
     "keeper_metrics",

@@ -13,6 +13,8 @@ from typing import Literal
 
 from slipway.errors import SlipwayError
 from slipway.settings import Settings, env_file_path
+from slipway.stack.alertmanager import receivers
+from slipway.stack.monitoring import alerting_line, missing, missing_line
 from slipway.stack.processes import ancestors, find_stack_processes, listener, port_is_free
 from slipway.stack.programs import programs
 from slipway.stack.secrets import missing_secrets
@@ -44,7 +46,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _environments(settings)
     yield from _files(settings)
     yield from _resources(settings)
-    yield from _tools()
+    yield from _tools(settings)
     yield from _running(settings)
 
 
@@ -149,12 +151,16 @@ def _available_memory() -> int:
     return 0
 
 
-def _tools() -> Iterator[Finding]:
+def _tools(settings: Settings) -> Iterator[Finding]:
     if os.geteuid() == 0 and shutil.which("setpriv") is None:
         text = "setpriv is missing and Postgres cannot run as root; install util-linux or use another user"
         yield Finding("problem", "setpriv", text)
-    if shutil.which("prometheus") is None:
-        yield Finding("note", "prometheus", "not on this machine; everything works without it, metrics are not kept")
+    if lacking := missing_line():
+        yield Finding("note", "monitoring", f"{lacking}; everything else works without")
+    else:
+        yield Finding("ok", "monitoring", "Prometheus and Alertmanager are on this machine")
+    if "alertmanager" not in missing():
+        yield Finding("ok" if receivers(settings) else "note", "alerts", alerting_line(settings))
 
 
 def _supervisor_runs(settings: Settings) -> bool:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from slipway.errors import StackError
 from slipway.settings import Settings
 from slipway.stack import airflow, postgres, probes
+from slipway.stack.monitoring import binary
 from slipway.stack.processes import STACK_VARIABLE
 
 __all__ = ["Program", "base_environment", "programs"]
@@ -82,6 +82,7 @@ def programs(settings: Settings) -> tuple[Program, ...]:
         _statsd_bridge(settings),
         _envoy(settings),
         *_prometheus(settings),
+        *_alertmanager(settings),
         _mlflow(settings),
         *_airflow(settings),
         _keeper(settings),
@@ -141,8 +142,8 @@ def _envoy(settings: Settings) -> Program:
 
 
 def _prometheus(settings: Settings) -> list[Program]:
-    binary = shutil.which("prometheus")
-    if binary is None:
+    program = binary("prometheus")
+    if program is None:
         return []
     uri = f"http://{settings.host}:{settings.prometheus_port}"
     folder = settings.home / "prometheus"
@@ -150,18 +151,49 @@ def _prometheus(settings: Settings) -> list[Program]:
         Program(
             name="prometheus",
             command=(
-                binary,
+                program,
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'data'}",
                 "--storage.tsdb.retention.time=15d",
                 f"--web.listen-address={settings.host}:{settings.prometheus_port}",
             ),
+            # The addresses beside them are looked at again by Prometheus itself.
+            environment=_digest(*_texts([folder / "prometheus.yml", *sorted((folder / "rules").glob("*.yml"))])),
             ready=lambda _: probes.answers(f"{uri}/-/ready"),
             address=uri,
             ports=(settings.prometheus_port,),
             priority=600,
         )
     ]
+
+
+def _alertmanager(settings: Settings) -> list[Program]:
+    program = binary("alertmanager")
+    if program is None:
+        return []
+    uri = f"http://{settings.host}:{settings.alertmanager_port}"
+    folder = settings.home / "alertmanager"
+    return [
+        Program(
+            name="alertmanager",
+            command=(
+                program,
+                f"--config.file={folder / 'alertmanager.yml'}",
+                f"--storage.path={folder / 'data'}",
+                f"--web.listen-address={settings.host}:{settings.alertmanager_port}",
+                "--cluster.listen-address=",  # alone: it would open a port to all of the network
+            ),
+            environment=_digest(*_texts([folder / "alertmanager.yml"])),
+            ready=lambda _: probes.answers(f"{uri}/-/ready"),
+            address=uri,
+            ports=(settings.alertmanager_port,),
+            priority=590,
+        )
+    ]
+
+
+def _texts(paths: Iterable[Path]) -> list[str]:
+    return [path.read_text(encoding="utf-8") for path in paths if path.exists()]
 
 
 def _mlflow(settings: Settings) -> Program:

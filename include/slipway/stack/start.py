@@ -14,7 +14,7 @@ from pathlib import Path
 
 from slipway.errors import StackError
 from slipway.settings import Settings
-from slipway.stack import airflow, postgres, prometheus
+from slipway.stack import airflow, alertmanager, postgres, prometheus
 from slipway.stack.processes import end_processes, find_stack_processes, listener, port_is_free, wait_until
 from slipway.stack.programs import Program, base_environment, programs
 from slipway.stack.status import slot_is_ready
@@ -123,6 +123,8 @@ def start_stack(settings: Settings, report: Report) -> None:
         supervisor = Supervisor(settings)
         running = supervisor.is_running()
         _write_gateway_files(settings)
+        prometheus.write_config(settings)
+        alertmanager.write_config(settings)
         wanted = programs(settings)
         if not running:
             _clean(settings, report)
@@ -130,7 +132,6 @@ def start_stack(settings: Settings, report: Report) -> None:
             if postgres.initialise(settings):
                 report("postgres: new cluster made")
         airflow.prepare(settings)
-        prometheus.write_config(settings)
         changed = write_config(wanted, settings)
         if not running:
             _launch(settings)

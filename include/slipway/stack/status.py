@@ -11,6 +11,7 @@ from slipway.errors import NotFoundError
 from slipway.settings import Settings, env_file_path
 from slipway.stack import probes
 from slipway.stack.airflow import LOGIN
+from slipway.stack.monitoring import alerting_line, missing, missing_line
 from slipway.stack.processes import read_process
 from slipway.stack.programs import Program, programs
 from slipway.stack.supervisor import SLOT_PREFIX, State, Supervisor
@@ -40,7 +41,16 @@ def addresses(settings: Settings) -> list[tuple[str, str]]:
         ("gateway", f"{settings.gateway_uri}/docs"),
         ("Airflow", f"{settings.airflow_uri} ({login})"),
         ("MLflow", settings.mlflow_uri),
+        *_monitoring(settings),
     ]
+
+
+def _monitoring(settings: Settings) -> list[tuple[str, str]]:
+    lacking = missing()
+    ports = {"prometheus": settings.prometheus_port, "alertmanager": settings.alertmanager_port}
+    found = [(tool, port) for tool, port in ports.items() if tool not in lacking]
+    lines = [(tool.capitalize(), f"http://{settings.host}:{port}") for tool, port in found]
+    return [*lines, ("monitoring", missing_line() if lacking else alerting_line(settings))]
 
 
 def stack_parts(settings: Settings, name: str | None = None) -> list[Part]:
