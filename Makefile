@@ -13,8 +13,8 @@ PYTHON ?= python3
 # In the newest Python of a machine some wheels are still missing; uv must not fetch another one by itself.
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
-test test-unit: export OMP_NUM_THREADS := 1
-test test-unit: export OPENBLAS_NUM_THREADS := 1
+test test-unit test-monitoring: export OMP_NUM_THREADS := 1
+test test-unit test-monitoring: export OPENBLAS_NUM_THREADS := 1
 
 # An environment is up to date when the stamp named after its lock's content exists.
 checksum = $(firstword $(shell cat $(1) | sha256sum))
@@ -101,12 +101,14 @@ $(BENCH)/.synced-%: | $(UV)
 	  $(UV) pip sync $(QUIET) --python $(BENCH)/$$group/bin/python tests/bench/$$group.lock
 	@touch $@
 
-.PHONY: test test-unit faults faults-swaps faults-month faults-log faults-challengers lint lock clean
+.PHONY: test test-unit test-monitoring faults faults-swaps faults-month faults-log faults-challengers lint lock clean
 test: lint  ## lint, types and all tests, a real stack included
-	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack"
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and not monitoring"
 	@$(VENV)/bin/python -m pytest -m stack
 test-unit: test-environment  ## the quick tests: no running service, no long replays
-	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and not services and not slow"
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and not services and not slow and not monitoring"
+test-monitoring: test-environment $(SERVING_STAMP)  ## rules, alerts and dashboards on a running stack; see docs/monitoring.md
+	@$(VENV)/bin/python -m pytest -m monitoring tests/monitoring
 FAULTS = PYTHONPATH=include:bentos:tests $(VENV)/bin/python -m
 faults: test-environment $(SERVING_STAMP)  ## kill everything at every phase of a rollout; FAULTS_QUICK=1 takes four minutes
 	@$(FAULTS) faults.rollout_run $(if $(FAULTS_QUICK),--quick,--rounds $(or $(FAULTS_ROUNDS),10))
@@ -119,6 +121,9 @@ faults-challengers: test-environment $(SERVING_STAMP)  ## 20 releases of each of
 	@$(FAULTS) faults.challengers --repeats 20
 faults-log: test-environment  ## 200,000 predictions while the log's processes are killed 100 times
 	@PYTHONPATH=include:bentos:tests $(VENV)/bin/python -m faults.log_run --predictions 200000 --kills 100
+.PHONY: dashboards
+dashboards: test-environment  ## write Grafana's dashboards from monitoring/grafana/*.py
+	@PYTHONPATH=monitoring $(VENV)/bin/python -m grafana
 lint: test-environment  ## style and types
 	@$(VENV)/bin/ruff check --no-cache .
 	@$(VENV)/bin/ruff format --check --no-cache .

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from slipway.core.rollout_record import Rollout
     from slipway.wiring import Wiring
 
-__all__ = ["Exporter", "Metrics", "longest_period_seconds"]
+__all__ = ["DRIFT_VERDICTS", "Exporter", "Metrics", "longest_period_seconds"]
 
-_VERDICTS: tuple[DriftVerdict, ...] = ("no_drift", "drift", "inconclusive", "quarantined")
+DRIFT_VERDICTS: tuple[DriftVerdict, ...] = ("no_drift", "drift", "inconclusive", "quarantined")
 _RECENT = timedelta(days=3)
 """The nightly comparison of the log looks this far back."""
 
@@ -124,7 +124,7 @@ class Exporter:
         evidence: Mapping[str, Any] = newest.evidence if newest else {}
         if newest is not None:
             current = evidence.get("champion") == live_version
-            for verdict in _VERDICTS:
+            for verdict in DRIFT_VERDICTS:
                 self._metrics.drift_verdict.labels(model, verdict).set(current and newest.verdict == verdict)
             self._metrics.drift_confirmed.labels(model).set(current and bool(evidence.get("confirmed")))
             self._metrics.drift_age.labels(model).set(max(0.0, (now - newest.at).total_seconds()))
