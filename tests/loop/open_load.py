@@ -18,7 +18,7 @@ from dataclasses import astuple, dataclass, field
 from typing import Any, TextIO
 
 _CONNECTIONS = 32
-_TIMEOUT_SECONDS = 30.0
+_TIMEOUT_SECONDS = 35.0  # longer than the gateway's, whose 504 is the answer to a request that hangs
 _FLUSH_SECONDS = 0.02
 
 

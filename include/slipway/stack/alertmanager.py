@@ -12,7 +12,9 @@ from slipway.settings import Settings
 
 __all__ = ["receivers", "write_config"]
 
-_TEXT = """{{ range .Alerts }}{{ .Annotations.summary }} ({{ .Status }} since {{ .StartsAt.Format "2006-01-02T15:04Z" }})
+_TEXT = """{{ range .Alerts }}{{ .Annotations.summary }}
+
+{{ .Status }} since {{ .StartsAt.Format "2006-01-02T15:04Z" }}
 
 {{ .Annotations.description }}
 What to do: {{ .Annotations.runbook_url }}
