@@ -62,6 +62,16 @@ class Settings(BaseSettings):
     supervisor_port: int = 9001
     slot_port_base: int = Field(default=8200, description="first port of the slots; each slot takes the next free one")
 
+    runtime: Literal["supervisor", "docker"] = Field(default="supervisor", description="what starts and stops bentos")
+    agent_url: str = Field(default="http://agent:9700", description="the slot agent, with the runtime docker")
+    agent_port: int = Field(default=9700, description="port that the slot agent listens on")
+    docker_host: str = Field(default="unix:///var/run/docker.sock", description="Docker, for the slot agent alone")
+    serving_image: str = Field(default="slipway-serving:local", description="image that bento images are built on")
+    serving_network: str = Field(default="slipway_serving", description="the Docker network of bentos and gateway")
+    spool_volume: str = Field(default="slipway_spool", description="the Docker volume that bentos write the log to")
+    bento_memory_mb: int = Field(default=512, ge=64, description="memory limit of a bento's container")
+    bento_pids: int = Field(default=128, ge=16, description="limit of processes and threads of a bento's container")
+
     lake_url: str | None = Field(default=None, description="any fsspec URL; default is the folder lake below home")
     serving_python: Path = PROJECT_DIR / "bentos" / ".venv" / "bin" / "python"
 
@@ -92,6 +102,7 @@ class Settings(BaseSettings):
     airflow_secret_key: SecretStr | None = None
     airflow_jwt_secret: SecretStr | None = None
     control_key: SecretStr | None = Field(default=None, description="x-api-key of the control routes")
+    agent_token: SecretStr | None = Field(default=None, description="bearer token of the slot agent")
 
     def secret(self, name: str) -> str:
         """The value of one secret.
@@ -143,6 +154,24 @@ class Settings(BaseSettings):
     @property
     def supervisor_uri(self) -> str:
         return f"http://{self.host}:{self.supervisor_port}"
+
+    def predictor_environment(self, spool_dir: Path, when_full: str) -> dict[str, str]:
+        """The variables that the predictor of a bento reads, whatever starts it."""
+        return {
+            "SLIPWAY_SPOOL_DIR": str(spool_dir),
+            "SLIPWAY_SPOOL_WHEN_FULL": when_full,
+            "SLIPWAY_SPOOL_MAX_BYTES": str(self.spool_max_bytes),
+            "SLIPWAY_SPOOL_SEGMENT_MAX_BYTES": str(self.spool_segment_max_bytes),
+            "SLIPWAY_SPOOL_SEGMENT_MAX_AGE_SECONDS": str(self.spool_segment_max_age_seconds),
+            "SLIPWAY_FSYNC_INTERVAL_MS": str(self.fsync_interval_ms),
+            "SLIPWAY_MAX_BODY_BYTES": str(self.max_body_bytes),
+            "SLIPWAY_MAX_BATCH_ROWS": str(self.max_batch_rows),
+            "SLIPWAY_MAX_CONCURRENCY": str(self.max_concurrency),
+            "SLIPWAY_MAX_IN_FLIGHT_BYTES": str(self.max_in_flight_bytes),
+            "SLIPWAY_MAX_QUEUE_MS": str(self.max_queue_ms),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "DO_NOT_TRACK": "1",
+        }
 
     def database_uri(self, database: str = "slipway", driver: str = "psycopg2") -> str:
         """SQLAlchemy URL of one of the stack's databases: slipway, airflow or mlflow."""

@@ -39,7 +39,7 @@ def write_targets(settings: Settings, slots: Iterable[Slot]) -> None:
     """Tells Prometheus which bentos to scrape; the file is replaced whole, and only when it differs."""
     running = [slot for slot in slots if slot.running and slot.port]
     groups = [
-        {"targets": [f"{settings.host}:{slot.port}"], "labels": {"model": slot.model, "slot": slot.slot}}
+        {"targets": [f"{slot.host}:{slot.port}"], "labels": {"model": slot.model, "slot": slot.slot}}
         for slot in sorted(running, key=lambda slot: (slot.model, slot.slot))
     ]
     target = _folder(settings) / "targets" / "bentos.json"

@@ -7,6 +7,8 @@ import subprocess
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from slipway.core.containers import container_address
+from slipway.core.routes import Address, SlotName
 from slipway.settings import Settings
 from slipway.spec import ModelSpec, load_fleet, load_model
 
@@ -102,7 +104,13 @@ class Adapters:
     def store(self) -> PostgresReleaseStore:
         from slipway.adapters.postgres_releases import PostgresReleaseStore
 
-        return PostgresReleaseStore(self.database, slot_port_base=self.settings.slot_port_base)
+        base = self.settings.slot_port_base
+        return PostgresReleaseStore(self.database, slot_port_base=base, address=self._slot_address)
+
+    def _slot_address(self, model: str, slot: SlotName, port: int) -> Address:
+        if self.settings.runtime == "docker":
+            return container_address(model, slot)
+        return Address(self.settings.host, port)
 
     @cached_property
     def packager(self) -> Packager:
@@ -130,7 +138,7 @@ class Adapters:
             store=self.store,
             ledger=PostgresLedger(self.database),
             runtime=self._runtime(),
-            gateway=EnvoyGateway(settings.xds_dir, settings.envoy_admin_uri, host=settings.host),
+            gateway=EnvoyGateway(settings.xds_dir, settings.envoy_admin_uri),
             packages=self.packager,
             probe=HttpSlotProbe(settings.host),
             clock=SystemClock(),
@@ -171,19 +179,7 @@ class Adapters:
         return {
             "SLIPWAY_HOME": str(settings.home),
             "BENTOML_HOME": str(settings.bentoml_home),
-            "BENTOML_DO_NOT_TRACK": "True",
-            "DO_NOT_TRACK": "1",
-            "SLIPWAY_SPOOL_DIR": str(settings.spool_dir),
-            "SLIPWAY_SPOOL_WHEN_FULL": self.spec(model).log.when_full,
-            "SLIPWAY_SPOOL_MAX_BYTES": str(settings.spool_max_bytes),
-            "SLIPWAY_SPOOL_SEGMENT_MAX_BYTES": str(settings.spool_segment_max_bytes),
-            "SLIPWAY_SPOOL_SEGMENT_MAX_AGE_SECONDS": str(settings.spool_segment_max_age_seconds),
-            "SLIPWAY_FSYNC_INTERVAL_MS": str(settings.fsync_interval_ms),
-            "SLIPWAY_MAX_BODY_BYTES": str(settings.max_body_bytes),
-            "SLIPWAY_MAX_BATCH_ROWS": str(settings.max_batch_rows),
-            "SLIPWAY_MAX_CONCURRENCY": str(settings.max_concurrency),
-            "SLIPWAY_MAX_IN_FLIGHT_BYTES": str(settings.max_in_flight_bytes),
-            "SLIPWAY_MAX_QUEUE_MS": str(settings.max_queue_ms),
+            **settings.predictor_environment(settings.spool_dir, self.spec(model).log.when_full),
         }
 
     @cached_property
