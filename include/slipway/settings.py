@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     def supervisor_uri(self) -> str:
         return f"http://{self.host}:{self.supervisor_port}"
 
-    def predictor_environment(self, spool_dir: Path, when_full: str) -> dict[str, str]:
+    def predictor_environment(self, spool_dir: PurePath, when_full: str) -> dict[str, str]:
         """The variables that the predictor of a bento reads, whatever starts it."""
         return {
             "SLIPWAY_SPOOL_DIR": str(spool_dir),

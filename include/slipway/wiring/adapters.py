@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from slipway.adapters.postgres import Database
     from slipway.adapters.postgres_ledger import PostgresDecisionLog
     from slipway.adapters.postgres_releases import PostgresReleaseStore
+    from slipway.adapters.slot_agent import SlotAgent
     from slipway.adapters.spool import Spool
     from slipway.adapters.tally import Tallies
     from slipway.jobs.parts import AnswerLog, Parts
@@ -116,8 +117,20 @@ class Adapters:
     def packager(self) -> Packager:
         from slipway.adapters.bentoml import BentoPackager
 
-        bentos = self.settings.project_dir / "bentos"
-        return BentoPackager(self.mlflow, self.mlflow, self.settings.serving_python, bentos, self.settings.bentoml_home)
+        settings = self.settings
+        source = settings.project_dir / "bentos"
+        bentos = BentoPackager(self.mlflow, self.mlflow, settings.serving_python, source, settings.bentoml_home)
+        if settings.runtime != "docker":
+            return bentos
+        from slipway.adapters.docker_slots import ImagePackager
+
+        return ImagePackager(bentos, self._slot_agent)
+
+    @cached_property
+    def _slot_agent(self) -> SlotAgent:
+        from slipway.adapters.slot_agent import SlotAgent
+
+        return SlotAgent(self.settings.agent_url, self.settings.secret("agent_token"))
 
     @cached_property
     def airflow(self) -> AirflowApi:
@@ -161,9 +174,13 @@ class Adapters:
         return LakeAnswers(self.lake, features, ship)
 
     def _runtime(self) -> SlotRuntime:
+        settings = self.settings
+        if settings.runtime == "docker":
+            from slipway.adapters.docker_slots import DockerRuntime
+
+            return DockerRuntime(self._slot_agent, lambda model: self.spec(model).log.when_full)
         from slipway.adapters.supervisor import SupervisorRuntime
 
-        settings = self.settings
         return SupervisorRuntime(
             settings.supervisor_uri,
             settings.secret("supervisor_password"),
