@@ -274,9 +274,11 @@ def serve(model: str, port: int) -> None:
 def demo(model: str) -> None:
     """The whole loop for one model, from data to a prediction by the version that it released."""
     from slipway.cli_stack import up
+    from slipway.settings import load_settings
     from slipway.stack.demo import run_demo
 
-    if up.callback is not None:
+    # Containers are started from outside of them.
+    if up.callback is not None and load_settings().runtime == "supervisor":
         up.callback()
     run_demo(_slipway(), model, click.echo)
     click.echo(_NEXT.format(model=model))

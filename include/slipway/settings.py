@@ -72,6 +72,19 @@ class Settings(BaseSettings):
     bento_memory_mb: int = Field(default=512, ge=64, description="memory limit of a bento's container")
     bento_pids: int = Field(default=128, ge=16, description="limit of processes and threads of a bento's container")
 
+    # Where the parts find each other. Embedded all of them share `host`; in containers each has a name of its own.
+    postgres_host: str | None = None
+    airflow_host: str | None = None
+    mlflow_host: str | None = None
+    gateway_host: str | None = Field(default=None, description="of the gateway and of Envoy's admin port")
+    statsd_host: str | None = None
+    keeper_host: str | None = None
+    prometheus_host: str | None = None
+    airflow_url: str | None = Field(default=None, description="what people open; default is its own address")
+    mlflow_allowed_hosts: str | None = Field(
+        default=None, description="Host headers that MLflow takes; default is its own choice"
+    )
+
     lake_url: str | None = Field(default=None, description="any fsspec URL; default is the folder lake below home")
     serving_python: Path = PROJECT_DIR / "bentos" / ".venv" / "bin" / "python"
 
@@ -101,6 +114,7 @@ class Settings(BaseSettings):
     airflow_fernet_key: SecretStr | None = None
     airflow_secret_key: SecretStr | None = None
     airflow_jwt_secret: SecretStr | None = None
+    grafana_admin_password: SecretStr | None = None
     control_key: SecretStr | None = Field(default=None, description="x-api-key of the control routes")
     agent_token: SecretStr | None = Field(default=None, description="bearer token of the slot agent")
 
@@ -137,19 +151,19 @@ class Settings(BaseSettings):
 
     @property
     def mlflow_uri(self) -> str:
-        return f"http://{self.host}:{self.mlflow_port}"
+        return f"http://{self.mlflow_host or self.host}:{self.mlflow_port}"
 
     @property
     def gateway_uri(self) -> str:
-        return f"http://{self.host}:{self.gateway_port}"
+        return f"http://{self.gateway_host or self.host}:{self.gateway_port}"
 
     @property
     def airflow_uri(self) -> str:
-        return f"http://{self.host}:{self.airflow_port}"
+        return f"http://{self.airflow_host or self.host}:{self.airflow_port}"
 
     @property
     def envoy_admin_uri(self) -> str:
-        return f"http://{self.host}:{self.envoy_admin_port}"
+        return f"http://{self.gateway_host or self.host}:{self.envoy_admin_port}"
 
     @property
     def supervisor_uri(self) -> str:
@@ -176,7 +190,8 @@ class Settings(BaseSettings):
     def database_uri(self, database: str = "slipway", driver: str = "psycopg2") -> str:
         """SQLAlchemy URL of one of the stack's databases: slipway, airflow or mlflow."""
         password = self.secret("postgres_password")
-        return f"postgresql+{driver}://slipway:{password}@{self.host}:{self.postgres_port}/{database}"
+        place = f"{self.postgres_host or self.host}:{self.postgres_port}"
+        return f"postgresql+{driver}://slipway:{password}@{place}/{database}"
 
 
 @lru_cache(maxsize=1)

@@ -88,7 +88,7 @@ def _storage(settings: Settings) -> dict[str, str]:
 
 def _web(settings: Settings) -> dict[str, str]:
     return {
-        "api__base_url": settings.airflow_uri,
+        "api__base_url": settings.airflow_url or settings.airflow_uri,
         "api__host": settings.host,
         "api__port": str(settings.airflow_port),
         "api__workers": "1",
@@ -127,7 +127,7 @@ def environment(settings: Settings) -> dict[str, str]:
     """
     metrics = {
         "metrics__statsd_on": "True",
-        "metrics__statsd_host": settings.host,
+        "metrics__statsd_host": settings.statsd_host or settings.host,
         "metrics__statsd_port": str(settings.statsd_port),
         "metrics__statsd_prefix": "airflow",
     }

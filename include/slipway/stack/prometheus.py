@@ -26,13 +26,13 @@ def write_config(settings: Settings) -> None:
 
 
 def _addresses(settings: Settings) -> dict[str, str]:
-    ports = {
-        9102: settings.statsd_metrics_port,
-        9105: settings.keeper_metrics_port,
-        9901: settings.envoy_admin_port,
-        9090: settings.prometheus_port,
+    places = {
+        9102: (settings.statsd_host, settings.statsd_metrics_port),
+        9105: (settings.keeper_host, settings.keeper_metrics_port),
+        9901: (settings.gateway_host, settings.envoy_admin_port),
+        9090: (settings.prometheus_host, settings.prometheus_port),
     }
-    return {f"127.0.0.1:{default}": f"{settings.host}:{port}" for default, port in ports.items()}
+    return {f"127.0.0.1:{port}": f"{host or settings.host}:{actual}" for port, (host, actual) in places.items()}
 
 
 def write_targets(settings: Settings, slots: Iterable[Slot]) -> None:

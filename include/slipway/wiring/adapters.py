@@ -136,7 +136,9 @@ class Adapters:
     def airflow(self) -> AirflowApi:
         from slipway.adapters.airflow_api import AirflowApi
 
-        return AirflowApi(self.settings.airflow_uri, "admin", self.settings.secret("airflow_admin_password"))
+        settings = self.settings
+        password = settings.secret("airflow_admin_password")
+        return AirflowApi(settings.airflow_uri, "admin", password, pages_url=settings.airflow_url)
 
     @cached_property
     def releases(self) -> Releases:
