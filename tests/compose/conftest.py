@@ -53,10 +53,15 @@ class Stack:
 
     def make(self, *arguments: str, timeout: float = 900) -> str:
         """A make target, as a person types it."""
-        environment = {**self.docker.environment, "SLIPWAY_DOCKER_SOCKET": str(self.docker.socket)}
         command = ["make", *arguments]
         done = subprocess.run(
-            command, cwd=PROJECT_DIR, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+            command,
+            cwd=PROJECT_DIR,
+            env=self.docker.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout
@@ -112,6 +117,10 @@ def stack() -> Iterator[Stack]:
         with own_daemon(environment) as docker:
             build_all(docker, say, CORE)
             running = Stack(docker, ports)
+            running.make("compose-secrets")
+            # For commands that read `.env`, whose place a test must not take.
+            lines = (line.partition("=") for line in env_file.read_text().splitlines() if "=" in line)
+            docker.environment.update({name: value for name, _, value in lines})
             try:
                 yield running
             finally:

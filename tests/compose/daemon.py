@@ -35,7 +35,7 @@ class Docker:
     def __init__(self, socket: Path, compose: list[str], environment: dict[str, str]) -> None:
         self.socket = socket
         self._compose = compose
-        self.environment = {**environment, "DOCKER_HOST": f"unix://{socket}"}
+        self.environment = {**environment, "DOCKER_HOST": f"unix://{socket}", "SLIPWAY_DOCKER_SOCKET": str(socket)}
 
     def __call__(self, *arguments: str, check: bool = True, timeout: float = 600, stdin: str | None = None) -> str:
         """The standard output of a `docker` command."""

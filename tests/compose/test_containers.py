@@ -42,7 +42,6 @@ def memory_mb(stack: Stack) -> dict[str, float]:
 
 
 def test_it_comes_up_healthy_from_nothing(stack: Stack) -> None:
-    stack.make("compose-secrets")
     began = time.monotonic()
     stack.make("compose-start")
     seconds = time.monotonic() - began

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 
 from slipway.settings import load_settings
@@ -23,8 +24,10 @@ def main() -> None:
     import uvicorn
 
     from slipway.adapters.docker_engine import DockerEngine
+    from slipway.adapters.docker_stack import DockerStack
     from slipway.agent.app import create_app
     from slipway.agent.images import Images
+    from slipway.agent.revive import Reviver
     from slipway.agent.slots import SPOOL_DIR, Slots
 
     if settings.fault_hook is not None:
@@ -41,6 +44,9 @@ def main() -> None:
     engine = DockerEngine(settings.docker_host, str(SPOOL_DIR))
     images = Images(engine, settings.bentoml_home / "bentos", settings.serving_image)
     app = create_app(engine, Slots(engine, images, settings), images, token)
+    stop = threading.Event()
+    threading.Thread(target=Reviver(DockerStack(settings.docker_host)).run, args=(stop,), daemon=True).start()
     uvicorn.run(
         app, host=settings.host, port=settings.agent_port, access_log=False, log_config=None, server_header=False
     )
+    stop.set()
