@@ -104,20 +104,20 @@ compose-start:
 compose-wait:
 	@for second in $$(seq 300); do \
 	  waiting=$$($(COMPOSE) ps --quiet | xargs -r docker inspect \
-	    --format '{{index .Config.Labels "com.docker.compose.service"}} {{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}} {{.State.ExitCode}}{{end}}' \
+	    --format '{{index .Config.Labels "com.docker.compose.service"}} {{if and .State.Running .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}} {{.State.ExitCode}}{{end}}' \
 	    | grep -v -e ' healthy$$' -e ' exited 0$$' -e ' running 0$$' || true); \
 	  test -z "$$waiting" && { echo "all containers are healthy"; exit 0; }; sleep 1; done; \
 	  echo "not healthy after 5 minutes: $$(echo $$waiting); see $(COMPOSE) logs" >&2; exit 1
 compose-down:  ## stop the containers; their data stays
 	@docker ps --all --quiet --filter label=slipway.model | xargs -r docker rm --force >/dev/null
-	@$(COMPOSE) --profile full down
+	@$(COMPOSE) --profile full --profile celery down
 monitoring: compose-secrets  ## start Prometheus, Alertmanager, Grafana and the exporters beside the containers
 	@$(COMPOSE) --profile monitoring up --detach
 	@$(MAKE) compose-wait
 down-volumes:  ## stop the containers and delete all of their data, after a question; YES=1 asks nothing
 	@test -n "$(YES)" || { read -r -p "delete all models, predictions and databases of the container stack? [y/N] " a; test "$$a" = y; }
 	@docker ps --all --quiet --filter label=slipway.model | xargs -r docker rm --force >/dev/null
-	@$(COMPOSE) --profile full down --volumes --remove-orphans
+	@$(COMPOSE) --profile full --profile celery down --volumes --remove-orphans
 
 .PHONY: bench
 bench: environments $(BENCH_STAMPS)  ## measure Slipway beside other servers; BENCH_QUICK=1 takes three minutes
@@ -166,6 +166,7 @@ COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --
 lock: | $(UV)  ## renew all locks from the .in files; UPGRADE=1 takes the newest versions allowed
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements.in --output-file requirements.lock
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements-dev.in --output-file requirements-dev.lock
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements-celery.in --output-file requirements-celery.lock
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) bentos/requirements.in --output-file bentos/requirements.lock
 	@for group in peers mlserver; do $(COMPILE) $(if $(UPGRADE),--upgrade) tests/bench/$$group.in \
 	  --output-file tests/bench/$$group.lock; done

