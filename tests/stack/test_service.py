@@ -6,6 +6,7 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -15,6 +16,7 @@ from slipway.errors import NotFoundError
 from slipway.settings import Settings
 from slipway.stack import service
 from slipway.stack.compose import command_for
+from slipway.stack.health import connected
 from slipway.stack.health import main as health
 from slipway.stack.programs import contained
 from slipway.stack.secrets import SECRETS
@@ -59,6 +61,34 @@ def test_a_container_is_healthy_when_all_pages_say_so(address: str, paths: list[
 
 def test_a_container_whose_port_is_closed_is_not_healthy() -> None:
     assert health(["http://127.0.0.1:9/"]) == 1
+
+
+def test_a_worker_is_healthy_while_it_holds_a_connection_to_its_broker(tmp_path: Path) -> None:
+    table = tmp_path / "tcp"
+    head = "  sl  local_address rem_address   st tx_queue rx_queue\n"
+    table.write_text(head + "   0: 020011AC:C350 030011AC:18EB 01 00000000:00000000\n")
+    assert connected(6379, table)
+    assert not connected(5432, table)
+    table.write_text(head + "   0: 020011AC:C350 030011AC:18EB 06 00000000:00000000\n")
+    assert not connected(6379, table)
+
+
+def test_the_executor_celery_hands_tasks_over_by_redis(settings: Settings) -> None:
+    local = contained(settings, "airflow-scheduler").environment
+    assert local["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+    celery = settings.model_copy(update={"executor": "celery", "redis_host": "redis"})
+    worker = contained(celery, "airflow-worker")
+    assert worker.environment["AIRFLOW__CORE__EXECUTOR"] == "CeleryExecutor"
+    assert "@redis:6379/" in worker.environment["AIRFLOW__CELERY__BROKER_URL"]
+    assert worker.command[-5:-3] == ("celery", "worker")
+
+
+def test_one_setting_moves_lake_and_artefacts_to_s3(settings: Settings) -> None:
+    assert settings.lake == str(settings.home / "lake")
+    moved = settings.model_copy(update={"s3_url": "s3://models/slipway/"})
+    assert moved.lake == "s3://models/slipway/lake"
+    assert "s3://models/slipway/mlflow" in contained(moved, "mlflow").command
+    assert moved.model_copy(update={"lake_url": "gs://elsewhere"}).lake == "gs://elsewhere"
 
 
 def test_services_run_what_supervisor_runs(settings: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,7 @@ class Images:
         reference = image_name(model, version)
         if self._engine.image(self._base) is None:
             raise RuntimeSlotError(f"the serving image {self._base} is missing; build it with `docker compose build`")
+        began = time.monotonic()
         labels = {LABELS.MODEL: model, LABELS.VERSION: version, LABELS.DIGEST: digest}
         with bento_context(self._bentos / model / f"v{version}", digest, self._base, labels) as context:
             built = self._engine.build(context)
@@ -73,7 +75,8 @@ class Images:
         made = self._engine.image(reference)
         if made is None or made.id != built.id:
             raise RuntimeSlotError(f"{reference} is not what was built; is somebody else building it?")
-        _log.info("built %s from the bento with digest %s", reference, digest[:12])
+        seconds = time.monotonic() - began
+        _log.info("built %s from the bento with digest %s in %.1f s", reference, digest[:12], seconds)
         return made
 
     def _check(self, built: Image, labels: Mapping[str, str]) -> None:

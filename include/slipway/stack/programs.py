@@ -84,7 +84,7 @@ def programs(settings: Settings) -> tuple[Program, ...]:
         _envoy(settings),
         *_prometheus(settings),
         _mlflow(settings),
-        *_airflow(settings),
+        *_airflow(settings, airflow.COMPONENTS),
         _keeper(settings),
     ]
     return tuple(found)
@@ -105,9 +105,10 @@ def contained(settings: Settings, name: str) -> Program:
     }
     if name in makers:
         return makers[name](settings)
-    if name not in airflow.COMPONENTS:
-        raise NotFoundError(f"no service named {name!r}; services: {', '.join([*makers, *airflow.COMPONENTS])}, init")
-    return next(program for program in _airflow(settings) if program.name == name)
+    components = {**airflow.COMPONENTS, **airflow.WORKER}
+    if name not in components:
+        raise NotFoundError(f"no service named {name!r}; services: {', '.join([*makers, *components])}, init")
+    return next(program for program in _airflow(settings, components) if program.name == name)
 
 
 def _postgres(settings: Settings) -> Program:
@@ -186,13 +187,12 @@ def _prometheus(settings: Settings) -> list[Program]:
 
 
 def _mlflow(settings: Settings) -> Program:
-    artifacts = settings.home / "mlflow" / "artifacts"
     return Program(
         name="mlflow",
         command=(
             *(sys.executable, "-m", "slipway.stack.mlflow_server"),
             *("--host", settings.host, "--port", str(settings.mlflow_port)),
-            *("--workers", "1", "--serve-artifacts", "--artifacts-destination", str(artifacts)),
+            *("--workers", "1", "--serve-artifacts", "--artifacts-destination", settings.artifacts),
         ),
         environment={
             "MLFLOW_BACKEND_STORE_URI": settings.database_uri("mlflow"),
@@ -208,7 +208,7 @@ def _mlflow(settings: Settings) -> Program:
     )
 
 
-def _airflow(settings: Settings) -> list[Program]:
+def _airflow(settings: Settings, components: Mapping[str, tuple[str, ...]]) -> list[Program]:
     environment = {**airflow.environment(settings), **_digest(settings.model_dump_json())}
     health = {
         "airflow-scheduler": "scheduler",
@@ -235,7 +235,7 @@ def _airflow(settings: Settings) -> list[Program]:
             stop_seconds=15,
             priority=400,
         )
-        for name, arguments in airflow.COMPONENTS.items()
+        for name, arguments in components.items()
     ]
 
 

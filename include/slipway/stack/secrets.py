@@ -41,6 +41,7 @@ SECRETS: dict[str, Callable[[], str]] = {
     "SLIPWAY_AIRFLOW_SECRET_KEY": _token,
     "SLIPWAY_AIRFLOW_JWT_SECRET": _signing_key,
     "SLIPWAY_GRAFANA_ADMIN_PASSWORD": _password,
+    "SLIPWAY_REDIS_PASSWORD": _token,
     "SLIPWAY_CONTROL_KEY": _token,
     "SLIPWAY_AGENT_TOKEN": _token,
 }

@@ -20,7 +20,10 @@ __all__ = ["FOLDERS", "prepare", "run"]
 Report = Callable[[str], None]
 
 DATABASE_SECONDS = 60.0
-FOLDERS = ("airflow", "bentoml", "envoy", "lake", "logs/airflow", "mlflow/artifacts", "prometheus/targets", "spool")
+FOLDERS = (
+    *("airflow", "alertmanager", "bentoml", "envoy", "lake", "logs/airflow", "mlflow/artifacts"),
+    *("prometheus/targets", "spool"),
+)
 
 
 def prepare(settings: Settings, report: Report) -> None:
@@ -61,6 +64,8 @@ def run(settings: Settings, name: str) -> NoReturn:
         StackError: a secret is missing.
     """
     program = contained(settings, name)
-    environment = {**base_environment(settings), **program.environment}
+    # Compose gives the empty text for what nobody set, which some libraries take for a value.
+    given = {name: value for name, value in base_environment(settings).items() if value}
+    environment = {**given, **program.environment}
     os.chdir(settings.home)
     os.execve(program.command[0], program.command, environment)  # noqa: S606
