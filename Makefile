@@ -102,7 +102,7 @@ compose-start:
 	@$(COMPOSE) up --detach
 	@$(MAKE) compose-wait
 compose-wait:
-	@for second in $$(seq 300); do \
+	@while test $$SECONDS -lt 300; do \
 	  waiting=$$($(COMPOSE) ps --quiet | xargs -r docker inspect \
 	    --format '{{index .Config.Labels "com.docker.compose.service"}} {{if and .State.Running .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}} {{.State.ExitCode}}{{end}}' \
 	    | grep -v -e ' healthy$$' -e ' exited 0$$' -e ' running 0$$' || true); \
