@@ -71,6 +71,7 @@ class Settings(BaseSettings):
     spool_volume: str = Field(default="slipway_spool", description="the Docker volume that bentos write the log to")
     bento_memory_mb: int = Field(default=512, ge=64, description="memory limit of a bento's container")
     bento_pids: int = Field(default=128, ge=16, description="limit of processes and threads of a bento's container")
+    bento_max_mb: int = Field(default=1024, ge=1, description="the slot agent builds no image of a larger bento")
 
     # Where the parts find each other. Embedded all of them share `host`; in containers each has a name of its own.
     postgres_host: str | None = None

@@ -21,10 +21,19 @@ class Digest:
 
     def add(self, name: str, content: bytes) -> None:
         """Count one file in."""
-        if name.rpartition("/")[2] == "bento.yaml":
+        if self.is_description(name):
             content = re.sub(rb"(?m)^creation_time:.*$", b"", content)
+        self.add_hashed(name, hashlib.sha256(content).digest())
+
+    def add_hashed(self, name: str, sha256: bytes) -> None:
+        """Count one file in whose content's hash is known; it is no description."""
         encoded = name.encode()
-        self._whole.update(len(encoded).to_bytes(8, "big") + encoded + hashlib.sha256(content).digest())
+        self._whole.update(len(encoded).to_bytes(8, "big") + encoded + sha256)
+
+    @staticmethod
+    def is_description(name: str) -> bool:
+        """Whether a file says when the bento was built, which `add` leaves out."""
+        return name.rpartition("/")[2] == "bento.yaml"
 
     def hexdigest(self) -> str:
         return self._whole.hexdigest()

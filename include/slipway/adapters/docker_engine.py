@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO
+from typing import Any
 
 import docker
 import docker.errors
@@ -82,8 +82,12 @@ class DockerEngine:
                 for one in api.images(filters={"label": LABELS.MODEL})
             ]
 
-    def build(self, context: BinaryIO) -> Image:
-        """Build an image without a name; nothing is fetched from anywhere, and no build step has a network."""
+    def build(self, context: Iterator[bytes]) -> Image:
+        """Build an image without a name; nothing is fetched from anywhere, and no build step has a network.
+
+        Args:
+            context: a tar archive in pieces. What it raises comes through, and nothing is built.
+        """
         built = ""
         with self._api("to build an image") as api:
             lines = api.build(

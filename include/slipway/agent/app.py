@@ -1,4 +1,4 @@
-"""The agent's HTTP face: a bearer token, six verbs, problem details for every error."""
+"""The agent's HTTP face: a bearer token, seven verbs, problem details for every error."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def create_app(engine: Engine, slots: Slots, images: Images, token: str) -> Fast
 
     @app.post("/images/build")
     def build(wish: BuildImage) -> dict[str, Any]:
-        made = images.ensure(wish.model, wish.version, wish.digest)
-        return {"model": wish.model, "version": wish.version, "image": made.id}
+        with images.held(wish.model, wish.version, wish.digest) as image:
+            return {"model": wish.model, "version": wish.version, "image": image.id}
 
     @app.post("/images/trim")
     def trim(wish: TrimImages) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import BinaryIO, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from slipway.core.containers import BentoContainer, Container, Image
 
@@ -19,7 +19,7 @@ class Engine(Protocol):
 
     def images(self) -> Sequence[Image]: ...
 
-    def build(self, context: BinaryIO) -> Image: ...
+    def build(self, context: Iterator[bytes]) -> Image: ...
 
     def tag(self, image_id: str, repository: str, tag: str) -> None: ...
 

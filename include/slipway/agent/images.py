@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,21 +39,34 @@ class Images:
     Args:
         bentos: BentoML's folder of bentos, `<model>/v<version>` below it.
         serving_image: what every one is built on.
+        max_mb: a larger bento is refused.
     """
 
-    def __init__(self, engine: Engine, bentos: Path, serving_image: str) -> None:
-        self._engine, self._bentos, self._base = engine, bentos, serving_image
+    def __init__(self, engine: Engine, bentos: Path, serving_image: str, max_mb: int) -> None:
+        self._engine, self._bentos, self._base, self._max_mb = engine, bentos, serving_image, max_mb
         self._one_at_a_time = threading.RLock()  # what is built and has no name yet must not be cleared away
+        self._held: Counter[tuple[str, str]] = Counter()
 
-    def ensure(self, model: str, version: str, digest: str) -> Image:
-        """The image of a version, built unless there is one of this very bento.
+    @contextmanager
+    def held(self, model: str, version: str, digest: str) -> Iterator[Image]:
+        """The image of a version, built unless there is one of this very bento; it stays for as long as it is held.
 
-        A build that was cut off leaves an image without a name, which the next one clears away.
+        An older version than those that stay would otherwise go before it has a container. A build that was cut off
+        leaves an image without a name, which the next one clears away.
 
         Raises:
-            ArtefactError: the bento is missing or differs from its digest.
+            ArtefactError: the bento is missing, too large, or differs from its digest.
             RuntimeSlotError: Docker refuses, or the serving image runs as root.
         """
+        with self._one_at_a_time:
+            self._held[model, version] += 1
+        try:
+            yield self._ensure(model, version, digest)
+        finally:
+            with self._one_at_a_time:
+                self._held[model, version] -= 1
+
+    def _ensure(self, model: str, version: str, digest: str) -> Image:
         with self._one_at_a_time:
             there = self._engine.image(image_name(model, version))
             if there is not None and there.labels.get(LABELS.DIGEST) == digest:
@@ -66,8 +81,8 @@ class Images:
             raise RuntimeSlotError(f"the serving image {self._base} is missing; build it with `docker compose build`")
         began = time.monotonic()
         labels = {LABELS.MODEL: model, LABELS.VERSION: version, LABELS.DIGEST: digest}
-        with bento_context(self._bentos / model / f"v{version}", digest, self._base, labels) as context:
-            built = self._engine.build(context)
+        folder = self._bentos / model / f"v{version}"
+        built = self._engine.build(bento_context(folder, digest, self._base, labels, self._max_mb))
         self._check(built, labels)
         fault_point("image built")
         self._engine.tag(built.id, f"{REPOSITORY}/{model}", version)
@@ -97,10 +112,10 @@ class Images:
         return sorted(found, key=lambda one: (one.model, int(one.version)))
 
     def trim(self, model: str) -> Sequence[str]:
-        """Remove what is neither among the newest nor used; the names that went."""
+        """Remove what is neither among the newest nor used nor held; the names that went."""
         with self._one_at_a_time:
             mine = [image for image in self.list() if image.model == model]
-            used = {image.version for image in mine if image.used}
+            used = {image.version for image in mine if image.used or self._held[model, image.version]}
             gone = [image_name(model, version) for version in superfluous([image.version for image in mine], used)]
             for reference in gone:
                 self._engine.remove_image(reference)

@@ -42,7 +42,8 @@ def main() -> None:
         datefmt="%Y-%m-%dT%H:%M:%S",
     )
     engine = DockerEngine(settings.docker_host, str(SPOOL_DIR))
-    images = Images(engine, settings.bentoml_home / "bentos", settings.serving_image)
+    bentos = settings.bentoml_home / "bentos"
+    images = Images(engine, bentos, settings.serving_image, settings.bento_max_mb)
     app = create_app(engine, Slots(engine, images, settings), images, token)
     stop = threading.Event()
     threading.Thread(target=Reviver(DockerStack(settings.docker_host)).run, args=(stop,), daemon=True).start()

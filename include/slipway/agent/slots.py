@@ -55,8 +55,7 @@ class Slots:
             ConflictError: a container of that name is not Slipway's.
             RuntimeSlotError: Docker refuses.
         """
-        with self._locks[wish.model]:
-            self._images.ensure(wish.model, wish.version, wish.digest)
+        with self._locks[wish.model], self._images.held(wish.model, wish.version, wish.digest):
             wanted = self._wanted(wish)
             there = self._own(wanted.name)
             if there is not None and not _can_stay(there, wanted):
