@@ -143,6 +143,7 @@ test: lint  ## lint, types and all tests, a real stack included
 test-unit: test-environment  ## the quick tests: no running service, no long replays
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and not services and not slow and not compose"
 test-compose: test-environment  ## the container stack in a Docker daemon of its own; needs root, docker.io and docker-compose
+	@$(VENV)/bin/python -m pytest -m compose -x tests/contracts
 	@$(VENV)/bin/python -m pytest -m compose -x tests/compose
 FAULTS = PYTHONPATH=include:bentos:tests $(VENV)/bin/python -m
 faults: test-environment $(SERVING_STAMP)  ## kill everything at every phase of a rollout; FAULTS_QUICK=1 takes four minutes
