@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 
 __all__ = ["COMMANDS"]
@@ -22,7 +24,7 @@ def service(name: str) -> None:
 
 @click.command()
 @click.option("--missing-from", "known", type=click.File(), help="print only what this file (- is stdin) does not set")
-def secrets(known: click.utils.LazyFile | None) -> None:
+def secrets(known: Iterable[str] | None) -> None:
     """Generate the stack's secrets: into `.env`, or with --missing-from on the terminal as lines for such a file."""
     from slipway.settings import env_file_path
     from slipway.stack.secrets import SECRETS, ensure_secrets, set_names
