@@ -10,6 +10,7 @@ import pytest
 from agent.conftest import BASE, Agent, image_of, new_agent
 from contracts.engine_twin import TwinEngine
 from contracts.twins import fault_hook
+from slipway.agent.requests import StartSlot, StopSlot
 from slipway.core.containers import LABELS, Container
 
 
@@ -140,7 +141,7 @@ def test_a_start_that_was_cut_off_is_finished_by_the_next(agent: Agent, point: s
             raise Killed
 
     with fault_hook(at), pytest.raises(Killed):
-        agent.post("/slots/start", {**image_of(package), "slot": "blue"})
+        agent.slots.start(StartSlot(slot="blue", **image_of(package)))
     agent.start(package)
     assert agent.listed() == {"iris-blue": ("1", True)}
     assert agent.versions() == ["1"]
@@ -156,7 +157,7 @@ def test_a_stop_that_was_cut_off_is_finished_by_the_next(agent: Agent) -> None:
             raise Killed
 
     with fault_hook(at), pytest.raises(Killed):
-        agent.stop()
+        agent.slots.stop(StopSlot(model="iris", slot="blue", seconds=2.0))
     assert agent.listed() == {"iris-blue": ("1", False)}
     agent.stop()
     assert agent.listed() == {}
