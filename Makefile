@@ -84,6 +84,41 @@ train: environments  ## one run of MODEL's training DAG
 serve: environments  ## the live bento of MODEL, served locally by bentoml
 	@$(SLIPWAY) serve $(MODEL)
 
+# --- containers: the same stack from docker-compose.yml, see docs/containers.md; needs Docker, not Python -------------
+ENV_FILE ?= $(or $(SLIPWAY_ENV_FILE),.env)
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) --env-file $(ENV_FILE)
+DOCKER_SOCKET ?= $(or $(SLIPWAY_DOCKER_SOCKET),/var/run/docker.sock)
+.PHONY: compose-build compose-secrets compose-up compose-start compose-down compose-wait monitoring down-volumes
+compose-build:  ## build the two images that the containers run from
+	@docker build $(foreach arg,PYTHON_IMAGE PIP_INDEX_URL,$(if $($(arg)),--build-arg $(arg))) --tag slipway-serving:local bentos
+	@docker build $(foreach arg,PYTHON_IMAGE PIP_INDEX_URL UV_DEFAULT_INDEX,$(if $($(arg)),--build-arg $(arg))) --tag slipway:local .
+compose-secrets:  ## generate into .env what secrets it lacks; what is there stays
+	@umask 077; touch $(ENV_FILE); lines="$$(docker run --rm -i --network none slipway:local secrets --missing-from - < $(ENV_FILE))"; \
+	  grep -q '^SLIPWAY_DOCKER_GROUP=' $(ENV_FILE) || lines="$$lines"$$'\n'"SLIPWAY_DOCKER_GROUP=$$(stat -c %g $(DOCKER_SOCKET))"; \
+	  printf '%s\n' "$$lines" | sed '/^$$/d' >> $(ENV_FILE)
+compose-up: compose-build compose-secrets  ## build images, make secrets, start the containers, wait until all are healthy
+	@$(MAKE) compose-start
+compose-start:
+	@$(COMPOSE) up --detach
+	@$(MAKE) compose-wait
+compose-wait:
+	@while test $$SECONDS -lt 300; do \
+	  waiting=$$($(COMPOSE) ps --quiet | xargs -r docker inspect \
+	    --format '{{index .Config.Labels "com.docker.compose.service"}} {{if and .State.Running .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}} {{.State.ExitCode}}{{end}}' \
+	    | grep -v -e ' healthy$$' -e ' exited 0$$' -e ' running 0$$' || true); \
+	  test -z "$$waiting" && { echo "all containers are healthy"; exit 0; }; sleep 1; done; \
+	  echo "not healthy after 5 minutes: $$(echo $$waiting); see $(COMPOSE) logs" >&2; exit 1
+compose-down:  ## stop the containers; their data stays
+	@docker ps --all --quiet --filter label=slipway.model | xargs -r docker rm --force >/dev/null
+	@$(COMPOSE) --profile full --profile celery down
+monitoring: compose-secrets  ## start Prometheus, Alertmanager, Grafana and the exporters beside the containers
+	@$(COMPOSE) --profile monitoring up --detach
+	@$(MAKE) compose-wait
+down-volumes:  ## stop the containers and delete all of their data, after a question; YES=1 asks nothing
+	@test -n "$(YES)" || { read -r -p "delete all models, predictions and databases of the container stack? [y/N] " a; test "$$a" = y; }
+	@docker ps --all --quiet --filter label=slipway.model | xargs -r docker rm --force >/dev/null
+	@$(COMPOSE) --profile full --profile celery down --volumes --remove-orphans
+
 .PHONY: bench
 bench: environments $(BENCH_STAMPS)  ## measure Slipway beside other servers; BENCH_QUICK=1 takes three minutes
 	@PYTHONPATH=include:tests $(VENV)/bin/python -m bench
@@ -101,14 +136,17 @@ $(BENCH)/.synced-%: | $(UV)
 	  $(UV) pip sync $(QUIET) --python $(BENCH)/$$group/bin/python tests/bench/$$group.lock
 	@touch $@
 
-.PHONY: test test-unit test-monitoring faults faults-swaps faults-month faults-log faults-challengers lint lock clean
+.PHONY: test test-unit test-monitoring test-compose faults faults-swaps faults-month faults-log faults-challengers lint lock clean
 test: lint  ## lint, types and all tests, a real stack included
-	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and not monitoring"
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and not monitoring and not compose"
 	@$(VENV)/bin/python -m pytest -m stack
 test-unit: test-environment  ## the quick tests: no running service, no long replays
-	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and not services and not slow and not monitoring"
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and not services and not slow and not monitoring and not compose"
 test-monitoring: test-environment $(SERVING_STAMP)  ## rules, alerts and dashboards on a running stack; see docs/monitoring.md
 	@$(VENV)/bin/python -m pytest -m monitoring tests/monitoring
+test-compose: test-environment  ## the container stack in a Docker daemon of its own; needs root, docker.io and docker-compose
+	@$(VENV)/bin/python -m pytest -m compose -x tests/contracts
+	@$(VENV)/bin/python -m pytest -m compose -x tests/compose
 FAULTS = PYTHONPATH=include:bentos:tests $(VENV)/bin/python -m
 faults: test-environment $(SERVING_STAMP)  ## kill everything at every phase of a rollout; FAULTS_QUICK=1 takes four minutes
 	@$(FAULTS) faults.rollout_run $(if $(FAULTS_QUICK),--quick,--rounds $(or $(FAULTS_ROUNDS),10))
@@ -134,6 +172,7 @@ COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --
 lock: | $(UV)  ## renew all locks from the .in files; UPGRADE=1 takes the newest versions allowed
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements.in --output-file requirements.lock
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements-dev.in --output-file requirements-dev.lock
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements-celery.in --output-file requirements-celery.lock
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) bentos/requirements.in --output-file bentos/requirements.lock
 	@for group in peers mlserver; do $(COMPILE) $(if $(UPGRADE),--upgrade) tests/bench/$$group.in \
 	  --output-file tests/bench/$$group.lock; done

@@ -19,6 +19,7 @@ RING = {
     "jobs": 2,
     "migrations": 2,
     "wiring": 3,
+    "agent": 3,
     "keeper": 3,
     "keeper_metrics": 3,
     "stack": 3,

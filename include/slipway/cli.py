@@ -13,6 +13,7 @@ import sys
 
 import click
 
+from slipway import __version__
 from slipway.errors import SlipwayError
 
 __all__ = ["main", "root"]
@@ -20,12 +21,14 @@ __all__ = ["main", "root"]
 # Each defines COMMANDS, a list of click commands.
 _MODULES = (
     "slipway.cli_stack",
+    "slipway.cli_service",
     "slipway.cli_loop",
     "slipway.cli_score",
     "slipway.cli_reproduce",
     "slipway.cli_new",
     "slipway.cli_log",
     "slipway.cli_tidy",
+    "slipway.cli_agent",
     "slipway.cli_bench",
 )
 
@@ -44,13 +47,28 @@ class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._found())
 
+    def invoke(self, ctx: click.Context) -> object:
+        if ctx.params.get("stack") != "compose":
+            return super().invoke(ctx)
+        from slipway.settings import PROJECT_DIR
+        from slipway.stack.compose import run
+
+        ctx.exit(run([*ctx._protected_args, *ctx.args], PROJECT_DIR))
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return self._found().get(cmd_name)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="slipway", message="%(version)s")
-def root() -> None:
+@click.version_option(__version__, message="%(version)s")
+@click.option(
+    "--stack",
+    type=click.Choice(["embedded", "compose"]),
+    default="embedded",
+    show_default=True,
+    help="which stack of this machine the command is for",
+)
+def root(stack: str) -> None:
     """Slipway: delivers machine-learning models, from data to a prediction and back."""
 
 

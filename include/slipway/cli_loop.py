@@ -19,10 +19,10 @@ __all__ = ["COMMANDS"]
 
 _NEXT = """
 the stack keeps running; three things to try next:
-  .venv/bin/slipway models
-  .venv/bin/slipway simulate {model} --rows 1000 --rate 100 --labels
-  .venv/bin/slipway run {model}_drift
-`make down` stops it."""
+  .venv/bin/{slipway} models
+  .venv/bin/{slipway} simulate {model} --rows 1000 --rate 100 --labels
+  .venv/bin/{slipway} run {model}_drift
+`make {down}` stops it."""
 
 
 def _slipway() -> Wiring:
@@ -274,12 +274,16 @@ def serve(model: str, port: int) -> None:
 def demo(model: str) -> None:
     """The whole loop for one model, from data to a prediction by the version that it released."""
     from slipway.cli_stack import up
+    from slipway.settings import load_settings
     from slipway.stack.demo import run_demo
 
-    if up.callback is not None:
+    # Containers are started from outside of them.
+    contained = load_settings().runtime == "docker"
+    if up.callback is not None and not contained:
         up.callback()
     run_demo(_slipway(), model, click.echo)
-    click.echo(_NEXT.format(model=model))
+    typed = ("slipway --stack compose", "compose-down") if contained else ("slipway", "down")
+    click.echo(_NEXT.format(model=model, slipway=typed[0], down=typed[1]))
 
 
 @click.command()

@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from slipway.core.routes import Address
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -97,7 +99,10 @@ class Package:
 
 @dataclass(frozen=True)
 class Slot:
-    """One of a model's two places to run; `running` is what the runtime says, not what was asked for."""
+    """One of a model's two places to run; `running` is what the runtime says, not what was asked for.
+
+    `rollout_id` tells a runtime on whose behalf it starts something; it is not read back.
+    """
 
     model: str
     slot: SlotName
@@ -105,6 +110,13 @@ class Slot:
     version: str | None = None
     bento_tag: str | None = None
     running: bool = False
+    host: str = "127.0.0.1"
+    rollout_id: str | None = None
+
+    @property
+    def address(self) -> Address:
+        """Where its bento listens."""
+        return Address(self.host, self.port)
 
 
 @dataclass(frozen=True)
@@ -179,13 +191,13 @@ class Gateway(Protocol):
 
 
 class SlotProbe(Protocol):
-    """Asks a running slot on its own port, past the gateway."""
+    """Asks a running slot at its own address, past the gateway."""
 
-    def ready(self, model: str, port: int) -> Readiness: ...
+    def ready(self, model: str, address: Address) -> Readiness: ...
 
-    def metrics(self, port: int) -> SlotMetrics: ...
+    def metrics(self, address: Address) -> SlotMetrics: ...
 
-    def predict(self, model: str, port: int, body: Mapping[str, Any], request_id: str) -> SlotAnswer: ...
+    def predict(self, model: str, address: Address, body: Mapping[str, Any], request_id: str) -> SlotAnswer: ...
 
     def port_is_free(self, port: int) -> bool: ...
 

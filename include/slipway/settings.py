@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
@@ -62,7 +62,37 @@ class Settings(BaseSettings):
     supervisor_port: int = 9001
     slot_port_base: int = Field(default=8200, description="first port of the slots; each slot takes the next free one")
 
-    lake_url: str | None = Field(default=None, description="any fsspec URL; default is the folder lake below home")
+    runtime: Literal["supervisor", "docker"] = Field(default="supervisor", description="what starts and stops bentos")
+    agent_url: str = Field(default="http://agent:9700", description="the slot agent, with the runtime docker")
+    agent_port: int = Field(default=9700, description="port that the slot agent listens on")
+    docker_host: str = Field(default="unix:///var/run/docker.sock", description="Docker, for the slot agent alone")
+    serving_image: str = Field(default="slipway-serving:local", description="image that bento images are built on")
+    serving_network: str = Field(default="slipway_serving", description="the Docker network of bentos and gateway")
+    spool_volume: str = Field(default="slipway_spool", description="the Docker volume that bentos write the log to")
+    bento_memory_mb: int = Field(default=512, ge=64, description="memory limit of a bento's container")
+    bento_pids: int = Field(default=128, ge=16, description="limit of processes and threads of a bento's container")
+    bento_max_mb: int = Field(default=1024, ge=1, description="the slot agent builds no image of a larger bento")
+
+    # Where the parts find each other. Embedded all of them share `host`; in containers each has a name of its own.
+    postgres_host: str | None = None
+    airflow_host: str | None = None
+    mlflow_host: str | None = None
+    gateway_host: str | None = Field(default=None, description="of the gateway and of Envoy's admin port")
+    statsd_host: str | None = None
+    keeper_host: str | None = None
+    prometheus_host: str | None = None
+    alertmanager_host: str | None = None
+    airflow_url: str | None = Field(default=None, description="what people open; default is its own address")
+    mlflow_allowed_hosts: str | None = Field(
+        default=None, description="Host headers that MLflow takes; default is its own choice"
+    )
+
+    executor: Literal["local", "celery"] = Field(default="local", description="what runs Airflow's tasks")
+    redis_host: str | None = Field(default=None, description="hands tasks to Celery's workers")
+    redis_port: int = 6379
+
+    s3_url: str | None = Field(default=None, description="s3://bucket/prefix that holds artefacts and lake")
+    lake_url: str | None = Field(default=None, description="any fsspec URL; default is below s3_url, or below home")
     serving_python: Path = PROJECT_DIR / "bentos" / ".venv" / "bin" / "python"
 
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
@@ -103,7 +133,10 @@ class Settings(BaseSettings):
     airflow_fernet_key: SecretStr | None = None
     airflow_secret_key: SecretStr | None = None
     airflow_jwt_secret: SecretStr | None = None
+    grafana_admin_password: SecretStr | None = None
+    redis_password: SecretStr | None = None
     control_key: SecretStr | None = Field(default=None, description="x-api-key of the control routes")
+    agent_token: SecretStr | None = Field(default=None, description="bearer token of the slot agent")
 
     def secret(self, name: str) -> str:
         """The value of one secret.
@@ -118,7 +151,12 @@ class Settings(BaseSettings):
 
     @property
     def lake(self) -> str:
-        return self.lake_url or str(self.home / "lake")
+        return self.lake_url or (f"{self.s3_url.rstrip('/')}/lake" if self.s3_url else str(self.home / "lake"))
+
+    @property
+    def artifacts(self) -> str:
+        """Where MLflow's server keeps artefacts."""
+        return f"{self.s3_url.rstrip('/')}/mlflow" if self.s3_url else str(self.home / "mlflow" / "artifacts")
 
     @property
     def spool_dir(self) -> Path:
@@ -138,28 +176,47 @@ class Settings(BaseSettings):
 
     @property
     def mlflow_uri(self) -> str:
-        return f"http://{self.host}:{self.mlflow_port}"
+        return f"http://{self.mlflow_host or self.host}:{self.mlflow_port}"
 
     @property
     def gateway_uri(self) -> str:
-        return f"http://{self.host}:{self.gateway_port}"
+        return f"http://{self.gateway_host or self.host}:{self.gateway_port}"
 
     @property
     def airflow_uri(self) -> str:
-        return f"http://{self.host}:{self.airflow_port}"
+        return f"http://{self.airflow_host or self.host}:{self.airflow_port}"
 
     @property
     def envoy_admin_uri(self) -> str:
-        return f"http://{self.host}:{self.envoy_admin_port}"
+        return f"http://{self.gateway_host or self.host}:{self.envoy_admin_port}"
 
     @property
     def supervisor_uri(self) -> str:
         return f"http://{self.host}:{self.supervisor_port}"
 
+    def predictor_environment(self, spool_dir: PurePath, when_full: str) -> dict[str, str]:
+        """The variables that the predictor of a bento reads, whatever starts it."""
+        return {
+            "SLIPWAY_SPOOL_DIR": str(spool_dir),
+            "SLIPWAY_SPOOL_WHEN_FULL": when_full,
+            "SLIPWAY_SPOOL_MAX_BYTES": str(self.spool_max_bytes),
+            "SLIPWAY_SPOOL_SEGMENT_MAX_BYTES": str(self.spool_segment_max_bytes),
+            "SLIPWAY_SPOOL_SEGMENT_MAX_AGE_SECONDS": str(self.spool_segment_max_age_seconds),
+            "SLIPWAY_FSYNC_INTERVAL_MS": str(self.fsync_interval_ms),
+            "SLIPWAY_MAX_BODY_BYTES": str(self.max_body_bytes),
+            "SLIPWAY_MAX_BATCH_ROWS": str(self.max_batch_rows),
+            "SLIPWAY_MAX_CONCURRENCY": str(self.max_concurrency),
+            "SLIPWAY_MAX_IN_FLIGHT_BYTES": str(self.max_in_flight_bytes),
+            "SLIPWAY_MAX_QUEUE_MS": str(self.max_queue_ms),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "DO_NOT_TRACK": "1",
+        }
+
     def database_uri(self, database: str = "slipway", driver: str = "psycopg2") -> str:
         """SQLAlchemy URL of one of the stack's databases: slipway, airflow or mlflow."""
         password = self.secret("postgres_password")
-        return f"postgresql+{driver}://slipway:{password}@{self.host}:{self.postgres_port}/{database}"
+        place = f"{self.postgres_host or self.host}:{self.postgres_port}"
+        return f"postgresql+{driver}://slipway:{password}@{place}/{database}"
 
 
 @lru_cache(maxsize=1)

@@ -34,10 +34,13 @@ TYPES = {
 }
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.services)])
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ParquetLake]:
     if request.param == "local":
         yield ParquetLake(str(tmp_path / "lake"))
+        return
+    if request.param == "s3":
+        yield ParquetLake(f"{request.getfixturevalue('bucket')}/{uuid.uuid4().hex}/lake")
         return
     import fsspec
 

@@ -212,9 +212,10 @@ def envoy(tmp_path: Path) -> Iterator[RealEnvoy]:
 class Backend:
     """An HTTP server that answers every request with what it got; `status` and `delay_seconds` can be changed."""
 
-    def __init__(self, name: str = "backend", port: int = 0) -> None:
+    def __init__(self, name: str = "backend", port: int = 0, host: str = "127.0.0.1") -> None:
         self.status = 200
         self.delay_seconds = 0.0
+        self.keeps_connections = True
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         backend = self
 
@@ -231,6 +232,8 @@ class Backend:
                 self.send_response(backend.status)
                 self.send_header("content-length", str(len(answer)))
                 self.send_header("x-slot", name)
+                if not backend.keeps_connections:
+                    self.send_header("connection", "close")
                 self.end_headers()
                 self.wfile.write(answer)
 
@@ -239,7 +242,7 @@ class Backend:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.server = ThreadingHTTPServer((host, port), Handler)
         self.server.daemon_threads = True
         self.port = self.server.server_address[1]
         self._thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)

@@ -1,4 +1,4 @@
-"""What every slot runtime does: one suite over the twin and over a real supervisord."""
+"""What every slot runtime does: over the twin, a real supervisord, the slot agent, and the agent with Docker."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
 import pytest
 
+from contracts.agent_server import agent_over
+from contracts.bento_stub import stub_bento
+from contracts.docker_daemon import BASE, MODEL, NETWORK, VOLUME, RealDocker
+from contracts.engine_twin import TwinEngine
 from contracts.services import RealSupervisor, eventually, free_port
 from contracts.twins import TwinRuntime, package
 from slipway.adapters.supervisor import SupervisorRuntime
+from slipway.core.containers import container_address
 from slipway.errors import RuntimeSlotError
-from slipway.ports import Slot, SlotRuntime
+from slipway.ports import Package, Slot, SlotRuntime
+from slipway.settings import Settings
 
 # Stands for `bentoml serve PATH --host H --port P …`: answers with its process id and what it was told.
 SERVER = """
@@ -52,12 +58,45 @@ def supervisor_runtime(real: RealSupervisor, folder: Path) -> SupervisorRuntime:
     )
 
 
-@pytest.fixture(params=["twin", pytest.param("supervisor", marks=pytest.mark.services)])
-def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SlotRuntime]:
+@dataclass(frozen=True)
+class Site:
+    """A runtime, and what it is given to run."""
+
+    runtime: SlotRuntime
+    package: Callable[[str], Package]
+    slot: Callable[[str], Slot]
+
+    def versions(self) -> dict[str, str | None]:
+        return versions(self.runtime)
+
+
+DOCKERS = ["agent", pytest.param("docker", marks=pytest.mark.compose)]
+
+
+@pytest.fixture(params=["twin", pytest.param("supervisor", marks=pytest.mark.services), *DOCKERS])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     if request.param == "twin":
-        yield TwinRuntime()
-        return
-    yield supervisor_runtime(request.getfixturevalue("supervisor"), tmp_path)
+        yield Site(TwinRuntime(), of_code_language, slot)
+    elif request.param == "supervisor":
+        yield Site(supervisor_runtime(request.getfixturevalue("supervisor"), tmp_path), of_code_language, slot)
+    elif request.param == "agent":
+        with agent_over(TwinEngine(BASE), tmp_path, Settings(_env_file=None, serving_image=BASE)) as runtime:
+            yield Site(runtime, lambda version: stub_bento(tmp_path, MODEL, version), container_slot)
+    else:
+        real: RealDocker = request.getfixturevalue("real_docker")
+        chosen = Settings(_env_file=None, serving_image=BASE, serving_network=NETWORK, spool_volume=VOLUME)
+        with agent_over(real.engine, tmp_path, chosen) as runtime:
+            yield Site(runtime, lambda version: stub_bento(tmp_path, MODEL, version), container_slot)
+
+
+def of_code_language(version: str) -> Package:
+    return package("code_language", version)
+
+
+def container_slot(name: str = "blue") -> Slot:
+    which = "blue" if name == "blue" else "green"
+    address = container_address(MODEL, which)
+    return Slot(MODEL, which, address.port, host=address.host)
 
 
 @pytest.fixture
@@ -73,36 +112,52 @@ def versions(runtime: SlotRuntime) -> dict[str, str | None]:
     return {slot.slot: slot.version for slot in runtime.list() if slot.running}
 
 
-def test_nothing_runs_at_first(runtime: SlotRuntime) -> None:
-    assert list(runtime.list()) == []
+def test_nothing_runs_at_first(site: Site) -> None:
+    assert list(site.runtime.list()) == []
 
 
-def test_a_started_slot_is_listed_as_it_runs(runtime: SlotRuntime) -> None:
-    blue = slot()
-    runtime.start(blue, package("code_language", "1"))
-    eventually(lambda: versions(runtime) == {"blue": "1"})
-    assert list(runtime.list()) == [replace(blue, version="1", bento_tag="code_language:v1", running=True)]
+def test_a_started_slot_is_listed_as_it_runs(site: Site) -> None:
+    blue = site.slot("blue")
+    site.runtime.start(blue, site.package("1"))
+    eventually(lambda: site.versions() == {"blue": "1"})
+    assert list(site.runtime.list()) == [replace(blue, version="1", bento_tag=f"{blue.model}:v1", running=True)]
 
 
-def test_both_slots_run_beside_each_other(runtime: SlotRuntime) -> None:
-    runtime.start(slot("blue"), package("code_language", "1"))
-    runtime.start(slot("green"), package("code_language", "2"))
-    eventually(lambda: versions(runtime) == {"blue": "1", "green": "2"})
+def test_both_slots_run_beside_each_other(site: Site) -> None:
+    site.runtime.start(site.slot("blue"), site.package("1"))
+    site.runtime.start(site.slot("green"), site.package("2"))
+    eventually(lambda: site.versions() == {"blue": "1", "green": "2"})
 
 
-def test_another_version_replaces_the_first(runtime: SlotRuntime) -> None:
-    blue = slot()
-    runtime.start(blue, package("code_language", "1"))
-    runtime.start(blue, package("code_language", "2"))
-    eventually(lambda: versions(runtime) == {"blue": "2"})
+def test_starting_again_changes_nothing(site: Site) -> None:
+    blue = site.slot("blue")
+    site.runtime.start(blue, site.package("1"))
+    eventually(lambda: site.versions() == {"blue": "1"})
+    site.runtime.start(replace(blue, rollout_id="another"), site.package("1"))
+    assert site.versions() == {"blue": "1"}
 
 
-def test_stopping_leaves_nothing_and_may_be_repeated(runtime: SlotRuntime) -> None:
-    blue = slot()
-    runtime.start(blue, package("code_language", "1"))
-    runtime.stop(blue, 5)
-    runtime.stop(blue, 5)
-    assert list(runtime.list()) == []
+def test_another_version_replaces_the_first(site: Site) -> None:
+    blue = site.slot("blue")
+    site.runtime.start(blue, site.package("1"))
+    site.runtime.start(blue, site.package("2"))
+    eventually(lambda: site.versions() == {"blue": "2"})
+
+
+def test_stopping_one_slot_leaves_the_other(site: Site) -> None:
+    site.runtime.start(site.slot("blue"), site.package("1"))
+    site.runtime.start(site.slot("green"), site.package("2"))
+    site.runtime.stop(site.slot("blue"), 5)
+    eventually(lambda: site.versions() == {"green": "2"})
+    assert [found.slot for found in site.runtime.list()] == ["green"]
+
+
+def test_stopping_leaves_nothing_and_may_be_repeated(site: Site) -> None:
+    blue = site.slot("blue")
+    site.runtime.start(blue, site.package("1"))
+    site.runtime.stop(blue, 5)
+    site.runtime.stop(blue, 5)
+    assert list(site.runtime.list()) == []
 
 
 def answer(slot: Slot) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from contracts.mlflow_server import mlflow_server
 from contracts.tracker_twin import TrackerTwin
 from fleet import iris
 from slipway.adapters.mlflow import MlflowTracker
@@ -75,6 +76,19 @@ def test_artefacts_come_back_as_they_went(tracker: Any, model: str, tmp_path: Pa
     assert not (part / "native").exists()
     with pytest.raises(NotFoundError, match="train again"):
         tracker.download(run_id, "nothing", tmp_path)
+
+
+@pytest.mark.services
+def test_artefacts_can_be_in_object_storage(bucket: str, model: str, tmp_path: Path) -> None:
+    server = tmp_path / "server"
+    server.mkdir()
+    with mlflow_server(server, f"{bucket}/mlflow") as uri:
+        tracker = MlflowTracker(uri)
+        run_id = finished_run(tracker, model, tmp_path / "up")
+        fetched = tracker.download(run_id, "model", tmp_path / "down")
+        assert (fetched / "model.onnx").read_bytes() == b"\x00onnx"
+        tracker.delete_artifacts(run_id)
+    assert not any(server.rglob("model.onnx"))
 
 
 def test_a_run_is_registered_once(tracker: Any, model: str, tmp_path: Path) -> None:

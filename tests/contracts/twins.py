@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from slipway.core.checks import Pair, SideLog
-from slipway.core.routes import BackendStats, GatewayState, Route, cluster_name
+from slipway.core.routes import Address, BackendStats, GatewayState, Route, cluster_name
 from slipway.core.slot_metrics import SlotMetrics
 from slipway.errors import ArtefactError, GatewayError, RegistryError, RuntimeSlotError
 from slipway.jobs.parts import LoggedLatency, LoggedRequest
@@ -150,29 +150,29 @@ class TwinProbe:
         self.model: Callable[[str, Mapping[str, object]], str | float] = lambda version, row: "setosa"
         self.predicted: list[tuple[str, str]] = []
 
-    def metrics(self, port: int) -> SlotMetrics:
-        version = self._version(port)
+    def metrics(self, address: Address) -> SlotMetrics:
+        version = self._version(address)
         if version in self.blind:
             raise RuntimeSlotError("the slot's metrics cannot be read")
         return self.counts.get(version, SlotMetrics())
 
-    def predict(self, model: str, port: int, body: Mapping[str, object], request_id: str) -> SlotAnswer:
-        version = self._version(port)
+    def predict(self, model: str, address: Address, body: Mapping[str, object], request_id: str) -> SlotAnswer:
+        version = self._version(address)
         self.predicted.append((version, request_id))
         rows: list[Mapping[str, object]] = body["rows"]  # type: ignore[assignment]
         return SlotAnswer(200, tuple(self.model(version, row) for row in rows), 1.0)
 
-    def _version(self, port: int) -> str:
-        here = [slot for slot in self._runtime.list() if slot.port == port and slot.running]
+    def _version(self, address: Address) -> str:
+        here = [slot for slot in self._runtime.list() if slot.address == address and slot.running]
         if not here:
             raise RuntimeSlotError("the slot does not answer")
         return here[0].version or ""
 
-    def ready(self, model: str, port: int) -> Readiness:
+    def ready(self, model: str, address: Address) -> Readiness:
         self.asked += 1
         if self.silent:
             return Readiness(None, "no answer in time")
-        here = [slot for slot in self._runtime.list() if slot.port == port and slot.running]
+        here = [slot for slot in self._runtime.list() if slot.address == address and slot.running]
         if not here:
             return Readiness(False, "nothing listens")
         if here[0].version in self.wrong:

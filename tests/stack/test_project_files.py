@@ -37,7 +37,7 @@ def test_make_has_the_target_and_explains_it(target: str) -> None:
 
 
 def test_locks_hold_hashes_and_no_addresses() -> None:
-    for name in ("requirements.lock", "requirements-dev.lock", "bentos/requirements.lock"):
+    for name in ("requirements.lock", "requirements-celery.lock", "requirements-dev.lock", "bentos/requirements.lock"):
         text = (PROJECT_DIR / name).read_text()
         assert "--hash=sha256:" in text
         assert "://" not in text

@@ -36,8 +36,11 @@ class AirflowApi:
         timeout_seconds: of one request.
     """
 
-    def __init__(self, base_url: str, username: str, password: str, timeout_seconds: float = 30.0) -> None:
+    def __init__(
+        self, base_url: str, username: str, password: str, timeout_seconds: float = 30.0, pages_url: str | None = None
+    ) -> None:
         self._base_url = base_url
+        self._pages_url = (pages_url or base_url).rstrip("/")
         self._credentials = {"username": username, "password": password}
         # trust_env: a proxy of the user's environment must not stand between the stack and its own machine.
         self._client = httpx.Client(base_url=base_url, timeout=timeout_seconds, trust_env=False)
@@ -159,7 +162,7 @@ class AirflowApi:
 
     def run_url(self, dag_id: str, run_id: str) -> str:
         """The page of a run in Airflow's own interface."""
-        return f"{self._base_url}/dags/{dag_id}/runs/{run_id}"
+        return f"{self._pages_url}/dags/{dag_id}/runs/{run_id}"
 
     def _import_errors(self) -> str:
         errors = self.import_errors()

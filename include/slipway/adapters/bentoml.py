@@ -7,10 +7,8 @@ another run is noticed: `verify` refuses it, `build` builds it again.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import logging
-import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from slipway.adapters.bento_files import digest_of
 from slipway.errors import ArtefactError
 from slipway.ports import ModelVersion, Package, Registry, Tracker
 
@@ -186,24 +185,6 @@ class BentoPackager:
 
 def bento_tag(model: str, version: str) -> str:
     return f"{model}:v{version}"
-
-
-def digest_of(folder: Path) -> str:
-    """SHA-256 over the paths and contents of a bento's files.
-
-    Bytecode that a server leaves behind and the time of building do not count, so that building the same again gives
-    the same digest.
-    """
-    whole = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file() or "__pycache__" in path.parts:
-            continue
-        content = path.read_bytes()
-        if path.name == "bento.yaml":
-            content = re.sub(rb"(?m)^creation_time:.*$", b"", content)
-        name = path.relative_to(folder).as_posix().encode()
-        whole.update(len(name).to_bytes(8, "big") + name + hashlib.sha256(content).digest())
-    return whole.hexdigest()
 
 
 def _identity(registered: ModelVersion, artefacts: Path) -> dict[str, Any]:

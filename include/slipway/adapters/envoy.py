@@ -8,16 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from slipway.adapters.envoy_config import PREDICT, bootstrap, cluster_resources, route_resource
-from slipway.core.routes import BackendStats, GatewayState, Route, SlotName
+from slipway.adapters.envoy_config import PREDICT, bootstrap, cluster_resources, is_ip, route_resource
+from slipway.core.routes import BackendStats, GatewayState, Route, SlotName, cluster_name
 from slipway.errors import GatewayError
 
 __all__ = ["EnvoyGateway", "write_bootstrap"]
@@ -74,18 +75,38 @@ def write_bootstrap(
         access_log=access_log,
     )
     _write_whole(path, json.dumps(config, indent=1))  # JSON is YAML
-    for name, resources in (("cds.json", cluster_resources([], host)), ("rds.json", [route_resource([])])):
+    for name, resources in (("cds.json", cluster_resources([])), ("rds.json", [route_resource([])])):
         if not (xds_dir / name).exists():
             _write_whole(xds_dir / name, _discovery(resources)[1])
     return path
 
 
-class EnvoyGateway:
-    """The gateway port over Envoy's file discovery and its admin address."""
+def _resolve(name: str) -> frozenset[str]:
+    """The IPv4 addresses of a name now; none when nobody has that name."""
+    try:
+        found = socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)
+    except OSError:
+        return frozenset()
+    return frozenset(str(address[0]) for *_, address in found)
 
-    def __init__(self, xds_dir: Path, admin_uri: str, *, host: str = "127.0.0.1", timeout_seconds: float = 2.0) -> None:
+
+class EnvoyGateway:
+    """The gateway port over Envoy's file discovery and its admin address.
+
+    Args:
+        resolve: what a slot's name stands for, as seen from here; Envoy must see the same before it sends traffic.
+    """
+
+    def __init__(
+        self,
+        xds_dir: Path,
+        admin_uri: str,
+        *,
+        timeout_seconds: float = 2.0,
+        resolve: Callable[[str], Collection[str]] = _resolve,
+    ) -> None:
         self._dir = xds_dir
-        self._host = host
+        self._resolve = resolve
         self._admin = httpx.Client(base_url=admin_uri, timeout=timeout_seconds, trust_env=False)
 
     def version(self, fleet: Sequence[Route]) -> str:
@@ -95,15 +116,18 @@ class EnvoyGateway:
     def publish(self, fleet: Sequence[Route], wait_seconds: float = 5.0) -> None:
         """Write the whole fleet: clusters first, and routes once Envoy knows the clusters (make before break).
 
+        A slot that is known by a name gets traffic only when Envoy has found out what the name stands for now.
         When Envoy is down both files are written all the same; it reads them when it returns.
 
         Raises:
-            GatewayError: Envoy answers but does not take the clusters.
+            GatewayError: Envoy answers but does not take the clusters, or does not find a slot.
         """
-        clusters = cluster_resources(fleet, self._host)
+        clusters = cluster_resources(fleet)
         if self._replace("cds.json", _discovery(clusters)):
             with suppress(httpx.HTTPError):  # when Envoy is down: at its start it loads clusters before routes
                 self._await_clusters({cluster["name"] for cluster in clusters}, wait_seconds)
+        with suppress(httpx.HTTPError):
+            self._await_addresses(fleet, wait_seconds)
         self._replace("rds.json", _discovery([route_resource(fleet)]))
 
     def confirm(self, fleet: Sequence[Route], wait_seconds: float = 5.0) -> GatewayState:
@@ -191,6 +215,37 @@ class EnvoyGateway:
             if time.monotonic() >= deadline:
                 raise GatewayError(f"Envoy did not take cluster {min(missing)} within {wait_seconds:g} s; see its log")
             time.sleep(0.01)
+
+    def _await_addresses(self, fleet: Sequence[Route], wait_seconds: float) -> None:
+        named = {
+            cluster_name(route.model, backend.slot): self._resolve(backend.host)
+            for route in fleet
+            for backend in route.backends
+            if (backend.weight or backend.slot == route.shadow_slot) and not is_ip(backend.host)
+        }
+        wanted = {cluster: addresses for cluster, addresses in named.items() if addresses}
+        deadline = time.monotonic() + wait_seconds
+        while wanted:
+            known = self._addresses()
+            wanted = {name: there for name, there in wanted.items() if known.get(name, set()).isdisjoint(there)}
+            if wanted and time.monotonic() >= deadline:
+                name = min(wanted)
+                raise GatewayError(
+                    f"Envoy does not find {name} at {', '.join(sorted(wanted[name]))}; is it on its network?"
+                )
+            time.sleep(0.02 if wanted else 0)
+
+    def _addresses(self) -> dict[str, set[str]]:
+        """The addresses that Envoy would connect to now, by cluster."""
+        statuses = self._get("/clusters", format="json").get("cluster_statuses", [])
+        return {
+            status["name"]: {
+                host["address"]["socket_address"]["address"]
+                for host in status.get("host_statuses", [])
+                if "socket_address" in host.get("address", {})
+            }
+            for status in statuses
+        }
 
     def _stats(self) -> dict[str, BackendStats]:
         pattern = rf"^cluster\.[^.]+\.({'|'.join(_STATS)})$"

@@ -11,17 +11,21 @@ Facts that the shape rests on, each kept by a test against the real Envoy:
   name is removed from every request before, so nobody outside can pass for a shadow.
 * Labels are never mirrored: they would be stored twice.
 * Two clusters per model exist from its first release on, so a weight change never waits for a cluster.
+* A slot in a container is known by its name, and has another address after each start. `LOGICAL_DNS`, since it
+  keeps the last address while the name is unknown: requests then wait for a restarted slot as they do elsewhere,
+  where `STRICT_DNS` has no host left and answers 503 at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from slipway.core.routes import Backend, Route, cluster_name
 
-__all__ = ["CONTROL_CLUSTER", "PREDICT", "ROUTE_CONFIG", "bootstrap", "cluster_resources", "route_resource"]
+__all__ = ["CONTROL_CLUSTER", "PREDICT", "ROUTE_CONFIG", "bootstrap", "cluster_resources", "is_ip", "route_resource"]
 
 ROUTE_CONFIG = "slipway"
 CONTROL_CLUSTER = "control"
@@ -45,6 +49,7 @@ _RETRY = {
     "num_retries": 25,
     "retry_back_off": {"base_interval": "0.1s", "max_interval": "0.5s"},
 }
+_RESOLVE_AGAIN = "0.5s"
 _LIMITS = {"max_connections": 1024, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": 2048}
 
 _REQUEST_ID_LUA = """
@@ -249,7 +254,7 @@ def _cluster(name: str, host: str, port: int) -> dict[str, Any]:
     endpoint = {"endpoint": {"address": _address(host, port)}}
     return {
         "name": name,
-        "type": "STATIC",
+        **_discovery_of(host),
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
         "circuit_breakers": {"thresholds": [_LIMITS]},
@@ -257,12 +262,41 @@ def _cluster(name: str, host: str, port: int) -> dict[str, Any]:
     }
 
 
-def cluster_resources(fleet: Sequence[Route], host: str) -> list[dict[str, Any]]:
+def _discovery_of(host: str) -> dict[str, Any]:
+    if is_ip(host):
+        return {"type": "STATIC"}
+    # A name that nobody has yet may be asked of a server far away: without an end Envoy would wait for 20 s.
+    options = {"no_default_search_domain": True}
+    cares = _typed(
+        "extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+        dns_resolver_options=options,
+        query_timeout_seconds=1,
+        query_tries=1,
+    )
+    return {
+        "type": "LOGICAL_DNS",
+        "dns_lookup_family": "V4_PREFERRED",
+        "dns_refresh_rate": _RESOLVE_AGAIN,
+        "dns_failure_refresh_rate": {"base_interval": _RESOLVE_AGAIN, "max_interval": _RESOLVE_AGAIN},
+        "typed_dns_resolver_config": {"name": "envoy.network.dns_resolver.cares", "typed_config": cares},
+    }
+
+
+def is_ip(host: str) -> bool:
+    """Whether it is an address rather than a name."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def cluster_resources(fleet: Sequence[Route]) -> list[dict[str, Any]]:
     """Both slots of every model, also those without traffic."""
     return [
-        _typed("config.cluster.v3.Cluster", **_cluster(cluster_name(route.model, backend.slot), host, backend.port))
+        _typed("config.cluster.v3.Cluster", **_cluster(cluster_name(route.model, slot.slot), slot.host, slot.port))
         for route in fleet
-        for backend in route.backends
+        for slot in route.backends
     ]
 
 

@@ -21,7 +21,7 @@ from slipway.adapters.postgres_ledger import append
 from slipway.adapters.postgres_tables import ledger, packages, rollouts, slots, traffic
 from slipway.core.fleet import SlotRecord, Traffic
 from slipway.core.rollout_record import Phase, Rollout
-from slipway.core.routes import SLOTS, SlotName
+from slipway.core.routes import SLOTS, Address, SlotName
 from slipway.core.verdict import Check, Verdict
 from slipway.errors import ConflictError, NotFoundError
 from slipway.ports import Package
@@ -56,11 +56,23 @@ def _package(row: Row[Any]) -> Package:
 
 
 class PostgresReleaseStore:
-    """Implements the `ReleaseStore` that the release jobs ask for."""
+    """Implements the `ReleaseStore` that the release jobs ask for.
 
-    def __init__(self, database: Database, *, slot_port_base: int) -> None:
+    Args:
+        address: where a slot is found, given its model, its name and the port that the tables have for it. One that
+            runs in a container ignores that port, so one database serves either runtime.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        slot_port_base: int,
+        address: Callable[[str, SlotName, int], Address] = lambda model, slot, port: Address("127.0.0.1", port),
+    ) -> None:
         self._database = database
         self._port_base = slot_port_base
+        self._address = address
 
     @contextmanager
     def lock(self, name: str, wait_seconds: float = 10.0) -> Iterator[None]:
@@ -91,7 +103,11 @@ class PostgresReleaseStore:
         query = select(slots).order_by(slots.c.model, slots.c.slot)
         with self._database.begin() as connection:
             rows = connection.execute(query if model is None else query.where(slots.c.model == model)).all()
-        return [SlotRecord(**{k: v for k, v in row._asdict().items() if k != "updated_at"}) for row in rows]
+        return [self._slot(row) for row in rows]
+
+    def _slot(self, row: Row[Any]) -> SlotRecord:
+        values = {key: value for key, value in row._asdict().items() if key != "updated_at"}
+        return SlotRecord(**{**values, **vars(self._address(row.model, row.slot, row.port))})
 
     def traffic(self) -> list[Traffic]:
         """Every model's wanted traffic, in name order."""

@@ -1,4 +1,4 @@
-"""Asks a slot on its own port, past the gateway; and the wall clock, which is an outside system too."""
+"""Asks a slot at its own address, past the gateway; and the wall clock, which is an outside system too."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from slipway.core.routes import Address
 from slipway.core.slot_metrics import SlotMetrics
 from slipway.errors import RuntimeSlotError
 from slipway.ports import Readiness, SlotAnswer
@@ -28,19 +29,19 @@ class SystemClock:
 
 
 class HttpSlotProbe:
-    """The slot probe over HTTP."""
+    """The slot probe over HTTP; `host` is where ports are tried before a slot gets one."""
 
     def __init__(self, host: str = "127.0.0.1", timeout_seconds: float = 3.0) -> None:
         self._host = host
         self._client = httpx.Client(timeout=timeout_seconds, trust_env=False)
 
-    def ready(self, model: str, port: int) -> Readiness:
+    def ready(self, model: str, address: Address) -> Readiness:
         """Whether the slot answers its golden rows; every call is a real inference.
 
         A slot that refuses the connection is not ready; one that does not answer in time could not be asked.
         """
         try:
-            answer = self._client.get(f"http://{self._host}:{port}/readyz")
+            answer = self._client.get(f"http://{address}/readyz")
         except httpx.TimeoutException:
             return Readiness(None, "the slot did not answer in time")
         except httpx.HTTPError as error:
@@ -50,20 +51,20 @@ class HttpSlotProbe:
             return Readiness(True, "ready", {} if told is None else {"version": told})
         return Readiness(False, _detail(answer))
 
-    def metrics(self, port: int) -> SlotMetrics:
+    def metrics(self, address: Address) -> SlotMetrics:
         """What the slot has counted since it started.
 
         Raises:
             RuntimeSlotError: it does not answer, or with something else.
         """
         try:
-            answer = self._client.get(f"http://{self._host}:{port}/metrics")
+            answer = self._client.get(f"http://{address}/metrics")
             answer.raise_for_status()
             return read_metrics(answer.text)
         except (httpx.HTTPError, ValueError, KeyError) as error:
             raise RuntimeSlotError(f"the slot's metrics cannot be read ({type(error).__name__})") from error
 
-    def predict(self, model: str, port: int, body: Mapping[str, Any], request_id: str) -> SlotAnswer:
+    def predict(self, model: str, address: Address, body: Mapping[str, Any], request_id: str) -> SlotAnswer:
         """One prediction that is no traffic: it is logged as shadow and counted apart.
 
         Raises:
@@ -72,7 +73,7 @@ class HttpSlotProbe:
         headers = {"x-slipway-shadow": "1", "x-request-id": request_id}
         began = time.perf_counter()
         try:
-            answer = self._client.post(f"http://{self._host}:{port}/predict/{model}", json=body, headers=headers)
+            answer = self._client.post(f"http://{address}/predict/{model}", json=body, headers=headers)
         except httpx.HTTPError as error:
             raise RuntimeSlotError(f"the slot does not answer ({type(error).__name__})") from error
         seconds = time.perf_counter() - began

@@ -126,6 +126,7 @@ class SupervisorRuntime:
                     version=note.get("version"),
                     bento_tag=note.get("bento_tag"),
                     running=states.get(group) in _UP,
+                    host=self._host,
                 )
             )
         return found

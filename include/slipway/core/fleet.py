@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from slipway.core.routes import Backend, Route, SlotName
+from slipway.core.routes import Address, Backend, Route, SlotName
 
 __all__ = ["SlotRecord", "Traffic", "fallback_version", "routes", "slot_is_wanted"]
 
 
 @dataclass(frozen=True)
 class SlotRecord:
-    """One slot as the tables have it: its port for good, and the version that belongs there now.
+    """One slot as the tables have it: its address for good, and the version that belongs there now.
 
     Attributes:
         keep_warm_until: until when a slot without traffic stays up for a quick rollback.
@@ -28,6 +28,12 @@ class SlotRecord:
     bento_tag: str | None = None
     keep_warm_until: datetime | None = None
     drain_until: datetime | None = None
+    host: str = "127.0.0.1"
+
+    @property
+    def address(self) -> Address:
+        """Where the slot's bento listens while there is one."""
+        return Address(self.host, self.port)
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ def routes(slots: Sequence[SlotRecord], traffic: Sequence[Traffic]) -> list[Rout
     for row in sorted(traffic, key=lambda row: row.model):
         weights = row.weights
         own = sorted(by_model.get(row.model, []), key=lambda slot: slot.slot)
-        backends = tuple(Backend(s.slot, s.port, weights.get(s.slot, 0)) for s in own)
+        backends = tuple(Backend(s.slot, s.port, weights.get(s.slot, 0), s.host) for s in own)
         fleet.append(Route(row.model, backends, row.shadow_slot, row.shadow_percent))
     return fleet
 

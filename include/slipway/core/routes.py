@@ -1,6 +1,6 @@
 """Traffic as data: what the gateway should do, what it says it does, and the difference.
 
-Nothing here knows Envoy. A `Route` is one model's two slots with their ports and weights; the fleet is all
+Nothing here knows Envoy. A `Route` is one model's two slots with their addresses and weights; the fleet is all
 of them, and is always published whole.
 """
 
@@ -14,6 +14,7 @@ from slipway.errors import ConflictError
 
 __all__ = [
     "SLOTS",
+    "Address",
     "Backend",
     "BackendStats",
     "GatewayState",
@@ -31,12 +32,24 @@ SLOTS: tuple[SlotName, ...] = ("blue", "green")
 
 
 @dataclass(frozen=True)
+class Address:
+    """Where a server listens: an IP address, or a name that the stack's network resolves, and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
 class Backend:
-    """One slot as the gateway sees it: its port and its share of the traffic in per cent."""
+    """One slot as the gateway sees it: its address and its share of the traffic in per cent."""
 
     slot: SlotName
     port: int
     weight: int = 0
+    host: str = "127.0.0.1"
 
 
 @dataclass(frozen=True)

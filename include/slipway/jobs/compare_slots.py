@@ -55,14 +55,14 @@ def _wants_metrics(rollout: Rollout) -> bool:
 
 
 def _read(parts: Parts, rollout: Rollout) -> tuple[dict[str, SlotMetrics], str]:
-    ports = {slot.slot: slot.port for slot in parts.store.slots(rollout.model)}
+    places = {slot.slot: slot.address for slot in parts.store.slots(rollout.model)}
     found: dict[str, SlotMetrics] = {}
     problem = ""
     for side, slot in zip(_SIDES, (rollout.slot, rollout.previous_slot), strict=True):
         if slot is None:
             continue
         try:
-            found[side] = parts.probe.metrics(ports[slot])
+            found[side] = parts.probe.metrics(places[slot])
         except SlipwayError as error:
             problem = f"{slot} slot: {error}"
     return found, problem

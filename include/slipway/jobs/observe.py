@@ -49,7 +49,7 @@ def observe(parts: Parts, rollout: Rollout) -> tuple[Observation, Rollout]:
     running = mine and any(slot.running and slot.version == rollout.version for slot in there)
     asked = Readiness(False, "the slot does not run")
     if running and (rollout.phase in WATCHED or rollout.phase is Phase.VERIFYING):
-        asked = parts.probe.ready(rollout.model, record.port)
+        asked = parts.probe.ready(rollout.model, record.address)
     gateway: GatewayState | None = None
     if rollout.phase in _ASKS_GATEWAY:
         with suppress(GatewayError):

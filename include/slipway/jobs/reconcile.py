@@ -168,7 +168,7 @@ def _bring_up(parts: Parts, slot: SlotRecord, version: str) -> Finding:
     try:
         package = parts.store.package(slot.model, version)
         parts.packages.verify(package)
-        parts.runtime.start(Slot(slot.model, slot.slot, slot.port, version, package.bento_tag), package)
+        parts.runtime.start(Slot(slot.model, slot.slot, slot.port, version, package.bento_tag, host=slot.host), package)
     except SlipwayError as error:
         return Finding("slot", slot.model, f"{detail}: {error}", repaired=False)
     return Finding("slot", slot.model, detail, repaired=True)
@@ -178,7 +178,7 @@ def _take_down(parts: Parts, slot: SlotRecord, there: bool) -> Finding:
     detail = f"slot {slot.slot} is no longer needed for version {slot.version or 'none'}"
     try:
         if there:
-            parts.runtime.stop(Slot(slot.model, slot.slot, slot.port, slot.version), _STOP_SECONDS)
+            parts.runtime.stop(Slot(slot.model, slot.slot, slot.port, slot.version, host=slot.host), _STOP_SECONDS)
             fault_point("taken_down")
         parts.store.assign(slot.model, slot.slot, None, None, parts.clock.now())
     except SlipwayError as error:

@@ -246,7 +246,9 @@ def _act(parts: Parts, rollout: Rollout, action: Action) -> Rollout:
 
 
 def _slot(parts: Parts, rollout: Rollout) -> Slot:
-    return Slot(rollout.model, rollout.slot, slot_record(parts, rollout).port, rollout.version)
+    record = slot_record(parts, rollout)
+    host, port = record.host, record.port
+    return Slot(rollout.model, rollout.slot, port, rollout.version, host=host, rollout_id=rollout.id)
 
 
 def _start(parts: Parts, rollout: Rollout) -> Rollout:

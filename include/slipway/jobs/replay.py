@@ -19,6 +19,7 @@ from slipway.errors import SlipwayError
 
 if TYPE_CHECKING:
     from slipway.core.rollout_record import Rollout
+    from slipway.core.routes import Address
     from slipway.jobs.parts import LoggedRequest, Parts
 
 __all__ = ["replay"]
@@ -86,12 +87,12 @@ def replay(parts: Parts, rollout: Rollout) -> Check:
 
 
 def _ask(parts: Parts, rollout: Rollout, asked: Sequence[LoggedRequest]) -> _Replayed:
-    ports = {slot.slot: slot.port for slot in parts.store.slots(rollout.model)}
-    old = ports.get(rollout.previous_slot) if rollout.previous_slot else None
+    places = {slot.slot: slot.address for slot in parts.store.slots(rollout.model)}
+    old = places.get(rollout.previous_slot) if rollout.previous_slot else None
     done, ends = _Replayed(), time.monotonic() + _MOST_SECONDS
     for one in asked:
         body = {"rows": list(one.rows)}
-        answer = parts.probe.predict(rollout.model, ports[rollout.slot], body, one.request_id)
+        answer = parts.probe.predict(rollout.model, places[rollout.slot], body, one.request_id)
         if answer.status >= 500:
             done.failed, done.detail = done.failed + 1, answer.detail
         elif answer.status != 200 or len(answer.predictions) != len(one.rows):
@@ -107,16 +108,16 @@ def _ask(parts: Parts, rollout: Rollout, asked: Sequence[LoggedRequest]) -> _Rep
 
 
 def _time_old(
-    parts: Parts, rollout: Rollout, port: int, body: dict[str, Any], request_id: str, done: _Replayed
-) -> int | None:
+    parts: Parts, rollout: Rollout, address: Address, body: dict[str, Any], request_id: str, done: _Replayed
+) -> Address | None:
     """Time one request in the old slot; None when it does not answer, so that it is not asked again."""
     try:
-        answer = parts.probe.predict(rollout.model, port, body, request_id)
+        answer = parts.probe.predict(rollout.model, address, body, request_id)
     except SlipwayError:
         return None
     if answer.status == 200:
         done.old_ms.append(answer.latency_ms)
-    return port
+    return address
 
 
 def _judge(rollout: Rollout, done: _Replayed) -> list[Check]:

@@ -104,13 +104,13 @@ def _slot(parts: Parts, slot: SlotRecord, traffic: Traffic, there: Slot | None) 
     if there is None or not there.running or there.version != slot.version:
         has = f"version {there.version}, {'running' if there.running else 'down'}" if there else "nothing"
         return [_found("slot", slot.model, f"slot {slot.slot} should run version {slot.version} and has {has}")]
-    ready = parts.probe.ready(slot.model, slot.port)
+    ready = parts.probe.ready(slot.model, slot.address)
     if not ready.ready:
         return [_found("slot", slot.model, f"slot {slot.slot}, version {slot.version}, is not ready: {ready.detail}")]
     told = ready.identity.get("version")
     if told is not None and str(told) != slot.version:
-        detail = f"port {slot.port} of slot {slot.slot} is answered by version {told} instead of {slot.version}"
-        return [_found("slot", slot.model, f"{detail}; another process holds the port")]
+        detail = f"{slot.address} of slot {slot.slot} is answered by version {told} instead of {slot.version}"
+        return [_found("slot", slot.model, f"{detail}; another process answers there")]
     return []
 
 

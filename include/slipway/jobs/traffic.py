@@ -83,7 +83,7 @@ def _require_up(parts: Parts, model: str, slot: SlotName) -> None:
     record = next((s for s in parts.store.slots(model) if s.slot == slot), None)
     if record is None or record.version is None:
         raise ConflictError(f"{model} has no challenger that runs; release a version, the former one then stays warm")
-    readiness = parts.probe.ready(model, record.port)
+    readiness = parts.probe.ready(model, record.address)
     if not readiness.ready:
         raise ConflictError(f"the challenger of {model}, version {record.version}, is not ready: {readiness.detail}")
 

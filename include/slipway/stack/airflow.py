@@ -19,6 +19,7 @@ from slipway.stack import postgres
 __all__ = [
     "COMPONENTS",
     "LOGIN",
+    "WORKER",
     "airflow_home",
     "clean",
     "clear_logs",
@@ -38,6 +39,8 @@ COMPONENTS = {
     "airflow-dag-processor": ("dag-processor",),
     "airflow-triggerer": ("triggerer", "--skip-serve-logs"),
 }
+# Of the executor celery, in containers only.
+WORKER = {"airflow-worker": ("celery", "worker", "--skip-serve-logs", "--without-mingle", "--without-gossip")}
 
 
 def airflow_home(settings: Settings) -> Path:
@@ -59,7 +62,6 @@ def _core(settings: Settings) -> dict[str, str]:
         "core__plugins_folder": str(settings.project_dir / "plugins"),
         "core__load_examples": "False",
         "core__dags_are_paused_at_creation": "False",
-        "core__executor": "LocalExecutor",
         "core__parallelism": "4",
         "core__max_active_runs_per_dag": "1",
         "core__default_timezone": "utc",
@@ -86,9 +88,24 @@ def _storage(settings: Settings) -> dict[str, str]:
     }
 
 
+def _executor(settings: Settings) -> dict[str, str]:
+    """Tasks as children of the scheduler, or of workers elsewhere that Redis hands them to."""
+    if settings.executor == "local":
+        return {"core__executor": "LocalExecutor"}
+    place = f"{settings.redis_host or settings.host}:{settings.redis_port}"
+    return {
+        "core__executor": "CeleryExecutor",
+        "celery__broker_url": f"redis://:{settings.secret('redis_password')}@{place}/0",
+        "celery__result_backend": f"db+{settings.database_uri('airflow')}",
+        "celery__worker_concurrency": "4",
+        # A task of a killed worker is handed out again only by the scheduler, which knows whether it may be.
+        "celery_broker_transport_options__visibility_timeout": "86400",
+    }
+
+
 def _web(settings: Settings) -> dict[str, str]:
     return {
-        "api__base_url": settings.airflow_uri,
+        "api__base_url": settings.airflow_url or settings.airflow_uri,
         "api__host": settings.host,
         "api__port": str(settings.airflow_port),
         "api__workers": "1",
@@ -127,11 +144,11 @@ def environment(settings: Settings) -> dict[str, str]:
     """
     metrics = {
         "metrics__statsd_on": "True",
-        "metrics__statsd_host": settings.host,
+        "metrics__statsd_host": settings.statsd_host or settings.host,
         "metrics__statsd_port": str(settings.statsd_port),
         "metrics__statsd_prefix": "airflow",
     }
-    options = {**_core(settings), **_storage(settings), **_web(settings), **_PACE, **metrics}
+    options = {**_core(settings), **_executor(settings), **_storage(settings), **_web(settings), **_PACE, **metrics}
     return {
         "AIRFLOW_HOME": str(airflow_home(settings)),
         "PYTHONPATH": str(settings.project_dir / "include"),

@@ -16,7 +16,7 @@ def write_bootstrap(settings: Settings) -> None:
         host=settings.host,
         gateway_port=settings.gateway_port,
         admin_port=settings.envoy_admin_port,
-        control_host=settings.host,
+        control_host=settings.airflow_host or settings.host,
         control_port=settings.airflow_port,
         max_body_bytes=settings.max_body_bytes,
     )

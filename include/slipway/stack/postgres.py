@@ -144,7 +144,7 @@ def connection(settings: Settings, database: str = "postgres") -> Iterator[Any]:
     import psycopg2
 
     opened = psycopg2.connect(
-        host=settings.host,
+        host=settings.postgres_host or settings.host,
         port=settings.postgres_port,
         user=USER,
         password=settings.secret("postgres_password"),

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slipway.errors import StackError
+from slipway.errors import NotFoundError, StackError
 from slipway.settings import Settings
 from slipway.stack import airflow, postgres, probes
 from slipway.stack.monitoring import binary
 from slipway.stack.processes import STACK_VARIABLE
 
-__all__ = ["Program", "base_environment", "programs"]
+__all__ = ["Program", "base_environment", "contained", "programs"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ _FOREIGN = ("AIRFLOW", "MLFLOW_", "BENTOML_", "PYTHON", "PG", "SUPERVISOR_", "VI
 def base_environment(settings: Settings) -> dict[str, str]:
     """The environment of the supervisor, which all programs and slots inherit."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-    local = ["127.0.0.1", "localhost", settings.host]
+    hosts = (settings.host, settings.airflow_host, settings.mlflow_host, settings.gateway_host, settings.postgres_host)
+    local = ["127.0.0.1", "localhost", *(host for host in hosts if host)]
     proxies = [part for part in kept.get("NO_PROXY", kept.get("no_proxy", "")).split(",") if part]
     no_proxy = ",".join(dict.fromkeys([*proxies, *local]))
     return {
@@ -84,10 +85,31 @@ def programs(settings: Settings) -> tuple[Program, ...]:
         *_prometheus(settings),
         *_alertmanager(settings),
         _mlflow(settings),
-        *_airflow(settings),
+        *_airflow(settings, airflow.COMPONENTS),
         _keeper(settings),
     ]
     return tuple(found)
+
+
+def contained(settings: Settings, name: str) -> Program:
+    """A program that runs from Slipway's own image where each part has a container; the others have images elsewhere.
+
+    Needs the secrets of this program alone.
+
+    Raises:
+        NotFoundError: no such program.
+    """
+    makers: dict[str, Callable[[Settings], Program]] = {
+        "statsd-bridge": _statsd_bridge,
+        "mlflow": _mlflow,
+        "keeper": _keeper,
+    }
+    if name in makers:
+        return makers[name](settings)
+    components = {**airflow.COMPONENTS, **airflow.WORKER}
+    if name not in components:
+        raise NotFoundError(f"no service named {name!r}; services: {', '.join([*makers, *components])}, init")
+    return next(program for program in _airflow(settings, components) if program.name == name)
 
 
 def _postgres(settings: Settings) -> Program:
@@ -197,18 +219,18 @@ def _texts(paths: Iterable[Path]) -> list[str]:
 
 
 def _mlflow(settings: Settings) -> Program:
-    artifacts = settings.home / "mlflow" / "artifacts"
     return Program(
         name="mlflow",
         command=(
             *(sys.executable, "-m", "slipway.stack.mlflow_server"),
             *("--host", settings.host, "--port", str(settings.mlflow_port)),
-            *("--workers", "1", "--serve-artifacts", "--artifacts-destination", str(artifacts)),
+            *("--workers", "1", "--serve-artifacts", "--artifacts-destination", settings.artifacts),
         ),
         environment={
             "MLFLOW_BACKEND_STORE_URI": settings.database_uri("mlflow"),
             # On by default it starts eight further processes, 0.7 GB, for features that nothing here uses.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            **({"MLFLOW_SERVER_ALLOWED_HOSTS": settings.mlflow_allowed_hosts} if settings.mlflow_allowed_hosts else {}),
         },
         ready=lambda _: probes.answers(f"{settings.mlflow_uri}/health"),
         address=settings.mlflow_uri,
@@ -218,7 +240,7 @@ def _mlflow(settings: Settings) -> Program:
     )
 
 
-def _airflow(settings: Settings) -> list[Program]:
+def _airflow(settings: Settings, components: Mapping[str, tuple[str, ...]]) -> list[Program]:
     environment = {**airflow.environment(settings), **_digest(settings.model_dump_json())}
     health = {
         "airflow-scheduler": "scheduler",
@@ -245,7 +267,7 @@ def _airflow(settings: Settings) -> list[Program]:
             stop_seconds=15,
             priority=400,
         )
-        for name, arguments in airflow.COMPONENTS.items()
+        for name, arguments in components.items()
     ]
 
 

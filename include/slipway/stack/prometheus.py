@@ -40,24 +40,19 @@ def write_config(settings: Settings) -> None:
 def _services(settings: Settings) -> list[dict[str, Any]]:
     """Everything but the bentos that is scraped, and Alertmanager; each named by the label `job`."""
     places = {
-        "keeper": ("keeper", settings.keeper_metrics_port),
-        "envoy": ("gateway", settings.envoy_admin_port),
-        "airflow": ("statsd", settings.statsd_metrics_port),
-        "prometheus": ("prometheus", settings.prometheus_port),
+        "keeper": (settings.keeper_host, settings.keeper_metrics_port),
+        "envoy": (settings.gateway_host, settings.envoy_admin_port),
+        "airflow": (settings.statsd_host, settings.statsd_metrics_port),
+        "prometheus": (settings.prometheus_host, settings.prometheus_port),
     }
-    if binary("alertmanager") or getattr(settings, "alertmanager_host", None):
-        places["alertmanager"] = ("alertmanager", settings.alertmanager_port)
-    addresses = {job: f"{_host(settings, part)}:{port}" for job, (part, port) in places.items()}
+    if binary("alertmanager") or settings.alertmanager_host:
+        places["alertmanager"] = (settings.alertmanager_host, settings.alertmanager_port)
+    addresses = {job: f"{host or settings.host}:{port}" for job, (host, port) in places.items()}
     groups = [{"targets": [address], "labels": {"job": job}} for job, address in (addresses | _also(settings)).items()]
     for group in groups:
         if group["labels"] == {"job": "envoy"}:
             group["labels"] = {"job": "envoy", "__metrics_path__": "/stats/prometheus"}
     return groups
-
-
-def _host(settings: Settings, part: str) -> str:
-    """Where a part is reached: by a setting of its own where it has one, at the host of all otherwise."""
-    return str(getattr(settings, f"{part}_host", None) or settings.host)
 
 
 def _also(settings: Settings) -> dict[str, str]:
@@ -83,7 +78,7 @@ def write_targets(settings: Settings, slots: Iterable[Slot]) -> None:
     """Tells Prometheus which bentos to scrape; the file is replaced whole, and only when it differs."""
     running = [slot for slot in slots if slot.running and slot.port]
     groups = [
-        {"targets": [f"{settings.host}:{slot.port}"], "labels": {"model": slot.model, "slot": slot.slot}}
+        {"targets": [f"{slot.host}:{slot.port}"], "labels": {"model": slot.model, "slot": slot.slot}}
         for slot in sorted(running, key=lambda slot: (slot.model, slot.slot))
     ]
     _replace(_folder(settings) / "targets" / "bentos.json", json.dumps(groups, indent=1))

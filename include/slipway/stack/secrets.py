@@ -12,7 +12,7 @@ from pathlib import Path
 from slipway.errors import StackError
 from slipway.settings import is_set
 
-__all__ = ["SECRETS", "ensure_secrets", "missing_secrets"]
+__all__ = ["SECRETS", "ensure_secrets", "missing_secrets", "set_names"]
 
 
 def _token() -> str:
@@ -40,13 +40,16 @@ SECRETS: dict[str, Callable[[], str]] = {
     "SLIPWAY_AIRFLOW_FERNET_KEY": _fernet_key,
     "SLIPWAY_AIRFLOW_SECRET_KEY": _token,
     "SLIPWAY_AIRFLOW_JWT_SECRET": _signing_key,
+    "SLIPWAY_GRAFANA_ADMIN_PASSWORD": _password,
+    "SLIPWAY_REDIS_PASSWORD": _token,
     "SLIPWAY_CONTROL_KEY": _token,
+    "SLIPWAY_AGENT_TOKEN": _token,
 }
 
 _HEADER = "# Slipway's settings and generated secrets. Keep this file private; .env.example explains each setting.\n"
 
 
-def _set_names(lines: Iterable[str]) -> set[str]:
+def set_names(lines: Iterable[str]) -> set[str]:
     pairs = (line.strip().removeprefix("export ").partition("=") for line in lines)
     return {name.strip() for name, _, value in pairs if not name.startswith("#") and value.strip()}
 
@@ -62,7 +65,7 @@ def _read(path: Path) -> str:
 
 def missing_secrets(path: Path) -> list[str]:
     """The names of the secrets that neither the file nor the environment holds."""
-    known = _set_names(_read(path).splitlines()) | {name for name in SECRETS if is_set(name)}
+    known = set_names(_read(path).splitlines()) | {name for name in SECRETS if is_set(name)}
     return [name for name in SECRETS if name not in known]
 
 

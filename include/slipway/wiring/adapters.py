@@ -7,6 +7,8 @@ import subprocess
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from slipway.core.containers import container_address
+from slipway.core.routes import Address, SlotName
 from slipway.settings import Settings
 from slipway.spec import ModelSpec, load_fleet, load_model
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from slipway.adapters.postgres import Database
     from slipway.adapters.postgres_ledger import PostgresDecisionLog
     from slipway.adapters.postgres_releases import PostgresReleaseStore
+    from slipway.adapters.slot_agent import SlotAgent
     from slipway.adapters.spool import Spool
     from slipway.adapters.tally import Tallies
     from slipway.jobs.parts import AnswerLog, Parts
@@ -102,20 +105,40 @@ class Adapters:
     def store(self) -> PostgresReleaseStore:
         from slipway.adapters.postgres_releases import PostgresReleaseStore
 
-        return PostgresReleaseStore(self.database, slot_port_base=self.settings.slot_port_base)
+        base = self.settings.slot_port_base
+        return PostgresReleaseStore(self.database, slot_port_base=base, address=self._slot_address)
+
+    def _slot_address(self, model: str, slot: SlotName, port: int) -> Address:
+        if self.settings.runtime == "docker":
+            return container_address(model, slot)
+        return Address(self.settings.host, port)
 
     @cached_property
     def packager(self) -> Packager:
         from slipway.adapters.bentoml import BentoPackager
 
-        bentos = self.settings.project_dir / "bentos"
-        return BentoPackager(self.mlflow, self.mlflow, self.settings.serving_python, bentos, self.settings.bentoml_home)
+        settings = self.settings
+        source = settings.project_dir / "bentos"
+        bentos = BentoPackager(self.mlflow, self.mlflow, settings.serving_python, source, settings.bentoml_home)
+        if settings.runtime != "docker":
+            return bentos
+        from slipway.adapters.docker_slots import ImagePackager
+
+        return ImagePackager(bentos, self._slot_agent)
+
+    @cached_property
+    def _slot_agent(self) -> SlotAgent:
+        from slipway.adapters.slot_agent import SlotAgent
+
+        return SlotAgent(self.settings.agent_url, self.settings.secret("agent_token"))
 
     @cached_property
     def airflow(self) -> AirflowApi:
         from slipway.adapters.airflow_api import AirflowApi
 
-        return AirflowApi(self.settings.airflow_uri, "admin", self.settings.secret("airflow_admin_password"))
+        settings = self.settings
+        password = settings.secret("airflow_admin_password")
+        return AirflowApi(settings.airflow_uri, "admin", password, pages_url=settings.airflow_url)
 
     @cached_property
     def releases(self) -> Releases:
@@ -130,7 +153,7 @@ class Adapters:
             store=self.store,
             ledger=PostgresLedger(self.database),
             runtime=self._runtime(),
-            gateway=EnvoyGateway(settings.xds_dir, settings.envoy_admin_uri, host=settings.host),
+            gateway=EnvoyGateway(settings.xds_dir, settings.envoy_admin_uri),
             packages=self.packager,
             probe=HttpSlotProbe(settings.host),
             clock=SystemClock(),
@@ -153,9 +176,13 @@ class Adapters:
         return LakeAnswers(self.lake, features, ship)
 
     def _runtime(self) -> SlotRuntime:
+        settings = self.settings
+        if settings.runtime == "docker":
+            from slipway.adapters.docker_slots import DockerRuntime
+
+            return DockerRuntime(self._slot_agent, lambda model: self.spec(model).log.when_full)
         from slipway.adapters.supervisor import SupervisorRuntime
 
-        settings = self.settings
         return SupervisorRuntime(
             settings.supervisor_uri,
             settings.secret("supervisor_password"),
@@ -171,19 +198,7 @@ class Adapters:
         return {
             "SLIPWAY_HOME": str(settings.home),
             "BENTOML_HOME": str(settings.bentoml_home),
-            "BENTOML_DO_NOT_TRACK": "True",
-            "DO_NOT_TRACK": "1",
-            "SLIPWAY_SPOOL_DIR": str(settings.spool_dir),
-            "SLIPWAY_SPOOL_WHEN_FULL": self.spec(model).log.when_full,
-            "SLIPWAY_SPOOL_MAX_BYTES": str(settings.spool_max_bytes),
-            "SLIPWAY_SPOOL_SEGMENT_MAX_BYTES": str(settings.spool_segment_max_bytes),
-            "SLIPWAY_SPOOL_SEGMENT_MAX_AGE_SECONDS": str(settings.spool_segment_max_age_seconds),
-            "SLIPWAY_FSYNC_INTERVAL_MS": str(settings.fsync_interval_ms),
-            "SLIPWAY_MAX_BODY_BYTES": str(settings.max_body_bytes),
-            "SLIPWAY_MAX_BATCH_ROWS": str(settings.max_batch_rows),
-            "SLIPWAY_MAX_CONCURRENCY": str(settings.max_concurrency),
-            "SLIPWAY_MAX_IN_FLIGHT_BYTES": str(settings.max_in_flight_bytes),
-            "SLIPWAY_MAX_QUEUE_MS": str(settings.max_queue_ms),
+            **settings.predictor_environment(settings.spool_dir, self.spec(model).log.when_full),
         }
 
     @cached_property
