@@ -26,6 +26,7 @@ _MODULES = (
     "slipway.cli_new",
     "slipway.cli_log",
     "slipway.cli_tidy",
+    "slipway.cli_keys",
     "slipway.cli_bench",
 )
 

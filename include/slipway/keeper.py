@@ -30,6 +30,7 @@ log = logging.getLogger("slipway.keeper")
 
 _METRICS_SECONDS = 2.0
 _TRUTH_SECONDS = 5.0
+_GATEWAY_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 5.0
 
 
@@ -60,7 +61,7 @@ class Metrics:
 
 
 class Keeper:
-    """A loop each for the log, releases, the comparison of everything and metrics, so that none can hold another up."""
+    """A loop each for the log, releases, the comparison of everything, metrics and gateway: none holds another up."""
 
     def __init__(self, slipway: Wiring, metrics: Metrics) -> None:
         self._slipway, self._metrics = slipway, metrics
@@ -80,6 +81,7 @@ class Keeper:
             "releases": self.tend,
             "truth": self.align,
             "metrics": self.export,
+            "gateway": self.tend_gateway,
         }
         threads = [threading.Thread(target=self._loop, args=item, name=item[0]) for item in rounds.items()]
         for thread in threads:
@@ -89,7 +91,8 @@ class Keeper:
 
     def _loop(self, part: str, work: Callable[[], None]) -> None:
         usual = self._slipway.settings.keeper_interval_seconds
-        interval = {"metrics": _METRICS_SECONDS, "truth": max(usual, _TRUTH_SECONDS)}.get(part, usual)
+        slower = {"truth": max(usual, _TRUTH_SECONDS), "gateway": max(usual, _GATEWAY_SECONDS)}
+        interval = {"metrics": _METRICS_SECONDS, **slower}.get(part, usual)
         pause = interval
         while not self._stop.is_set():
             try:
@@ -144,6 +147,11 @@ class Keeper:
         """
         releases = self._slipway.releases
         self._report("truth", [*releases.reconcile_registry(), *releases.survey(registry=False)])
+
+    def tend_gateway(self) -> None:
+        """Renew the certificate, let keys expire, turn the access log over."""
+        for done in self._slipway.tend_gateway():
+            log.info("gateway: %s", done)
 
     def _report(self, part: str, findings: Sequence[Finding]) -> None:
         """One line per difference, not one a second; one that comes back after it was gone is news again."""
