@@ -84,6 +84,12 @@ train: environments  ## one run of MODEL's training DAG
 serve: environments  ## the live bento of MODEL, served locally by bentoml
 	@$(SLIPWAY) serve $(MODEL)
 
+.PHONY: backup restore
+backup: | $(UV)  ## databases, artefacts, bentos and the prediction log into a folder; KEEP=7 deletes older ones
+	@$(SLIPWAY) backup $(if $(KEEP),--keep $(KEEP))
+restore: environments  ## put the newest backup, or FROM, in the place of what is there, and start; the stack must be down
+	@$(SLIPWAY) restore $(FROM)
+
 .PHONY: bench
 bench: environments $(BENCH_STAMPS)  ## measure Slipway beside other servers; BENCH_QUICK=1 takes three minutes
 	@PYTHONPATH=include:tests $(VENV)/bin/python -m bench

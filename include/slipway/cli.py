@@ -27,6 +27,7 @@ _MODULES = (
     "slipway.cli_log",
     "slipway.cli_tidy",
     "slipway.cli_keys",
+    "slipway.cli_backup",
     "slipway.cli_bench",
 )
 

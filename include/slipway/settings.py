@@ -91,6 +91,7 @@ class Settings(BaseSettings):
     keeper_interval_seconds: float = Field(default=1.0, gt=0)
     tidy_grace_hours: float = Field(default=24.0, ge=0, description="what is younger is never cleared away")
     tidy_keep_days: float = Field(default=30.0, ge=0, description="reports, and what recent decisions refer to")
+    backup_dir: Path | None = Field(default=None, description="default is the folder backups below home")
     fault_hook: Path | None = Field(default=None, description="a Python file with `at(point)`; for fault tests only")
     envoy_threads: int = Field(default=1, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
