@@ -118,6 +118,11 @@ down-volumes:  ## stop the containers and delete all of their data, after a ques
 	@test -n "$(YES)" || { read -r -p "delete all models, predictions and databases of the container stack? [y/N] " a; test "$$a" = y; }
 	@docker ps --all --quiet --filter label=slipway.model | xargs -r docker rm --force >/dev/null
 	@$(COMPOSE) --profile full --profile celery down --volumes --remove-orphans
+.PHONY: backup restore
+backup: | $(UV)  ## databases, artefacts, bentos and the prediction log into a folder; KEEP=7 deletes older ones
+	@$(SLIPWAY) backup $(if $(KEEP),--keep $(KEEP))
+restore: environments  ## put the newest backup, or FROM, in the place of what is there, and start; the stack must be down
+	@$(SLIPWAY) restore $(FROM)
 
 .PHONY: bench
 bench: environments $(BENCH_STAMPS)  ## measure Slipway beside other servers; BENCH_QUICK=1 takes three minutes

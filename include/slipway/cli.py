@@ -29,6 +29,8 @@ _MODULES = (
     "slipway.cli_log",
     "slipway.cli_tidy",
     "slipway.cli_agent",
+    "slipway.cli_keys",
+    "slipway.cli_backup",
     "slipway.cli_bench",
 )
 

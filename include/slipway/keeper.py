@@ -30,11 +30,12 @@ log = logging.getLogger("slipway.keeper")
 _METRICS_SECONDS = 2.0
 _TRUTH_SECONDS = 5.0
 _ACCOUNTS_SECONDS = 30.0
+_GATEWAY_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 5.0
 
 
 class Keeper:
-    """A loop each for the log, releases, the comparison of everything, metrics and accounts: none holds another up."""
+    """A loop each for the log, releases, the truth, metrics, accounts and the gateway's keys: none holds another up."""
 
     def __init__(self, slipway: Wiring, metrics: Metrics) -> None:
         self._slipway, self._metrics = slipway, metrics
@@ -56,6 +57,7 @@ class Keeper:
             "truth": self.align,
             "metrics": self.export,
             "accounts": self.account,
+            "gateway": self.tend_gateway,
         }
         threads = [threading.Thread(target=self._loop, args=item, name=item[0]) for item in rounds.items()]
         for thread in threads:
@@ -65,7 +67,12 @@ class Keeper:
 
     def _loop(self, part: str, work: Callable[[], None]) -> None:
         usual = self._slipway.settings.keeper_interval_seconds
-        own = {"metrics": _METRICS_SECONDS, "truth": max(usual, _TRUTH_SECONDS), "accounts": _ACCOUNTS_SECONDS}
+        own = {
+            "metrics": _METRICS_SECONDS,
+            "truth": max(usual, _TRUTH_SECONDS),
+            "accounts": _ACCOUNTS_SECONDS,
+            "gateway": max(usual, _GATEWAY_SECONDS),
+        }
         interval = own.get(part, usual)
         pause = interval
         while not self._stop.is_set():
@@ -121,6 +128,11 @@ class Keeper:
         """
         releases = self._slipway.releases
         self._report("truth", [*releases.reconcile_registry(), *releases.survey(registry=False)])
+
+    def tend_gateway(self) -> None:
+        """Renew the certificate, let keys expire, turn the access log over."""
+        for done in self._slipway.tend_gateway():
+            log.info("gateway: %s", done)
 
     def _report(self, part: str, findings: Sequence[Finding]) -> None:
         """One line per difference, not one a second; one that comes back after it was gone is news again."""

@@ -101,6 +101,17 @@ class Settings(BaseSettings):
     max_in_flight_bytes: int = Field(default=64 * 1024 * 1024, ge=1, description="bytes of bodies in work in a bento")
     max_queue_ms: int = Field(default=50, ge=1, description="a request that waited longer for its turn gets 429")
     predictions_need_key: bool = Field(default=False, description="prediction routes need x-api-key as well")
+    tls: Literal["off", "generated", "files"] = Field(default="off", description="the gateway speaks HTTPS")
+    tls_cert: Path | None = Field(default=None, description="PEM file of the certificate and its chain")
+    tls_key: Path | None = Field(default=None, description="PEM file of the certificate's key")
+    tls_names: str = Field(default="", description="further names for a generated certificate, with commas between")
+    rate_limits: str = Field(default="", description="for each model and route, as predict=500/s, control=30/m")
+    key_rate_limits: str = Field(default="", description="for each key and route, written the same way")
+    gzip_min_bytes: int = Field(default=0, ge=0, description="larger answers are compressed on request; 0: none")
+    security_headers: bool = Field(default=True, description="nosniff, and HSTS under TLS")
+    access_log: Literal["off", "file", "stdout"] = "off"
+    access_log_max_bytes: int = Field(default=64 * 1024 * 1024, ge=4096)
+    access_log_files: int = Field(default=5, ge=0, description="old access logs that stay")
     spool_segment_max_bytes: int = Field(default=8 * 1024 * 1024, ge=4096)
     spool_segment_max_age_seconds: float = Field(default=5.0, gt=0)
     spool_max_bytes: int = Field(default=1024 * 1024 * 1024, ge=65536)
@@ -110,6 +121,7 @@ class Settings(BaseSettings):
     keeper_interval_seconds: float = Field(default=1.0, gt=0)
     tidy_grace_hours: float = Field(default=24.0, ge=0, description="what is younger is never cleared away")
     tidy_keep_days: float = Field(default=30.0, ge=0, description="reports, and what recent decisions refer to")
+    backup_dir: Path | None = Field(default=None, description="default is the folder backups below home")
     fault_hook: Path | None = Field(default=None, description="a Python file with `at(point)`; for fault tests only")
     envoy_threads: int = Field(default=1, ge=1)
     scrape_also: str | None = Field(default=None, description="more jobs for Prometheus: job=host:port, …")
@@ -137,6 +149,8 @@ class Settings(BaseSettings):
     redis_password: SecretStr | None = None
     control_key: SecretStr | None = Field(default=None, description="x-api-key of the control routes")
     agent_token: SecretStr | None = Field(default=None, description="bearer token of the slot agent")
+    # Somebody else's gateway is asked with a key of one's own; without one the commands use the control key.
+    api_key: SecretStr | None = Field(default=None, description="x-api-key that the commands send")
 
     def secret(self, name: str) -> str:
         """The value of one secret.
@@ -180,7 +194,7 @@ class Settings(BaseSettings):
 
     @property
     def gateway_uri(self) -> str:
-        return f"http://{self.gateway_host or self.host}:{self.gateway_port}"
+        return f"{'http' if self.tls == 'off' else 'https'}://{self.gateway_host or self.host}:{self.gateway_port}"
 
     @property
     def airflow_uri(self) -> str:

@@ -18,10 +18,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import psycopg2
 import pytest
+
+if TYPE_CHECKING:
+    from slipway.core.edge import Edge
 
 ENVOY = Path(sys.executable).parent / "envoy"
 NOBODY = 65534
@@ -159,10 +163,11 @@ class RealEnvoy:
     gateway_port: int
     admin_port: int
     process: subprocess.Popen[bytes] | None = None
+    scheme: str = "http"
 
     @property
     def uri(self) -> str:
-        return f"http://127.0.0.1:{self.gateway_port}"
+        return f"{self.scheme}://127.0.0.1:{self.gateway_port}"
 
     @property
     def admin_uri(self) -> str:
@@ -175,24 +180,27 @@ class RealEnvoy:
                 stdout=log,
                 stderr=log,
             )
-        eventually(lambda: httpx.get(f"{self.uri}/health").status_code == 200, what="Envoy")
+        eventually(lambda: httpx.get(f"{self.uri}/health", verify=False).status_code == 200, what="Envoy")
 
     def kill(self) -> None:
         assert self.process is not None
         stop(self.process, signal.SIGKILL)
 
 
-def new_envoy(folder: Path, *, control_port: int = 9, max_body_bytes: int = 1_000_000) -> RealEnvoy:
+def new_envoy(
+    folder: Path, *, control_port: int = 9, max_body_bytes: int = 1_000_000, edge: Edge | None = None
+) -> RealEnvoy:
     """An Envoy that is configured but not started."""
     from slipway.adapters.envoy import write_bootstrap
 
-    made = RealEnvoy(folder / "envoy", free_port(), free_port())
+    made = RealEnvoy(folder / "envoy", free_port(), free_port(), scheme="https" if edge and edge.tls else "http")
     write_bootstrap(
         made.xds_dir,
         gateway_port=made.gateway_port,
         admin_port=made.admin_port,
         control_port=control_port,
         max_body_bytes=max_body_bytes,
+        edge=edge,
     )
     return made
 
@@ -210,13 +218,15 @@ def envoy(tmp_path: Path) -> Iterator[RealEnvoy]:
 
 
 class Backend:
-    """An HTTP server that answers every request with what it got; `status` and `delay_seconds` can be changed."""
+    """An HTTP server that answers every request with its size; status, delay, body and headers can be set."""
 
     def __init__(self, name: str = "backend", port: int = 0, host: str = "127.0.0.1") -> None:
         self.status = 200
         self.delay_seconds = 0.0
         self.keeps_connections = True
         self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.body: bytes | None = None
+        self.headers: dict[str, str] = {}
         backend = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -228,9 +238,15 @@ class Backend:
                 headers = {key.lower(): value for key, value in self.headers.items()}
                 backend.requests.append((self.command, self.path, headers))
                 time.sleep(backend.delay_seconds)
-                answer = name.encode() + b" " + str(len(body)).encode()
+                answer = backend.body or name.encode() + b" " + str(len(body)).encode()
+                chunked = backend.headers.get("transfer-encoding") == "chunked"
                 self.send_response(backend.status)
-                self.send_header("content-length", str(len(answer)))
+                for header, value in backend.headers.items():
+                    self.send_header(header, value)
+                if chunked:
+                    answer = b"%x\r\n%s\r\n0\r\n\r\n" % (len(answer), answer)
+                else:
+                    self.send_header("content-length", str(len(answer)))
                 self.send_header("x-slot", name)
                 if not backend.keeps_connections:
                     self.send_header("connection", "close")

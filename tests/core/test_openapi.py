@@ -41,6 +41,18 @@ def test_control_routes_need_the_key() -> None:
     assert "security" not in paths["/predict/iris"]["post"]
 
 
+def test_keys_and_rates_are_told_where_they_hold() -> None:
+    paths = document([IRIS], 10_000, "1", need_key=True, limited=True)["paths"]
+    for path in ("/predict/iris", "/invocations/iris", "/feedback/iris"):
+        operation = paths[path]["post"]
+        assert operation["security"] == [{"api_key": []}]
+        assert {"401", "403", "429"} <= set(operation["responses"])
+        assert "retry-after" in operation["responses"]["429"]["headers"]
+    assert "429" in paths["/config"]["get"]["responses"]
+    assert "429" not in paths["/health"]["get"]["responses"]
+    assert "401" not in document([IRIS], 10_000, "1")["paths"]["/predict/iris"]["post"]["responses"]
+
+
 def test_scoring_bodies_are_described_one_spelling_at_a_time() -> None:
     operation = document([IRIS], 50, "1")["paths"]["/invocations/iris"]["post"]
     forms = operation["requestBody"]["content"]["application/json"]["schema"]["oneOf"]

@@ -17,19 +17,31 @@ from typing import Any
 
 import httpx
 
-from slipway.adapters.envoy_config import PREDICT, bootstrap, cluster_resources, is_ip, route_resource
+from slipway.adapters.envoy_config import (
+    CERTIFICATE_FILE,
+    PREDICT,
+    bootstrap,
+    certificate_resource,
+    cluster_resources,
+    is_ip,
+    route_resource,
+)
+from slipway.adapters.envoy_keys import KEYS_FILE, keys_resource, needs_key
+from slipway.core.edge import Edge
+from slipway.core.keys import ApiKey
 from slipway.core.routes import BackendStats, GatewayState, Route, SlotName, cluster_name
 from slipway.errors import GatewayError
 
-__all__ = ["EnvoyGateway", "write_bootstrap"]
+__all__ = ["EnvoyGateway", "keys_are_published", "publish_certificate", "publish_keys", "write_bootstrap"]
 
 _STATS = ("upstream_rq_active", "upstream_rq_total", "upstream_rq_5xx")
 
 
-def _write_whole(path: Path, content: str) -> None:
+def _write_whole(path: Path, content: str, mode: int = 0o666) -> None:
     """Replace a file at once: Envoy reads on rename only, and must never read half of one."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w") as file:
+    aside.unlink(missing_ok=True)
+    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -56,11 +68,12 @@ def write_bootstrap(
     control_host: str = "127.0.0.1",
     control_port: int = 8080,
     max_body_bytes: int = 16 * 1024 * 1024,
-    access_log: Path | None = None,
+    edge: Edge | None = None,
 ) -> Path:
     """Write `bootstrap.yaml`, and an empty fleet where there is none yet; return the bootstrap's path.
 
-    Existing routes stay as they are: after a reboot Envoy serves what it served before.
+    Existing routes stay as they are: after a reboot Envoy serves what it served before. Where keys or a certificate
+    are needed, `publish_keys` and `publish_certificate` must have written theirs before Envoy starts.
     """
     xds_dir.mkdir(parents=True, exist_ok=True)
     path = xds_dir / "bootstrap.yaml"
@@ -72,7 +85,7 @@ def write_bootstrap(
         control_host=control_host,
         control_port=control_port,
         max_body_bytes=max_body_bytes,
-        access_log=access_log,
+        edge=edge or Edge(),
     )
     _write_whole(path, json.dumps(config, indent=1))  # JSON is YAML
     for name, resources in (("cds.json", cluster_resources([])), ("rds.json", [route_resource([])])):
@@ -88,6 +101,40 @@ def _resolve(name: str) -> frozenset[str]:
     except OSError:
         return frozenset()
     return frozenset(str(address[0]) for *_, address in found)
+
+
+def _replace(path: Path, response: tuple[str, str], mode: int = 0o666) -> bool:
+    """Write a discovery file unless it holds exactly this already; True when written."""
+    try:
+        if json.loads(path.read_text()).get("version_info") == response[0]:
+            return False
+    except (OSError, ValueError, AttributeError):
+        pass  # missing or damaged: write it anew
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_whole(path, response[1], mode)
+    return True
+
+
+def publish_keys(xds_dir: Path, keys: Sequence[ApiKey], *, needed: bool) -> bool:
+    """Let exactly these keys through from the next request on; True when that is a change.
+
+    Args:
+        needed: refuse prediction and feedback requests without a key.
+    """
+    return _replace(xds_dir / KEYS_FILE, _discovery([keys_resource(keys, needed=needed)]), 0o600)
+
+
+def keys_are_published(xds_dir: Path, *, needed: bool) -> bool:
+    """Whether a file of keys is there that refuses, or lets through, requests without one as wanted."""
+    try:
+        return needs_key(json.loads((xds_dir / KEYS_FILE).read_text())["resources"][0]) == needed
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def publish_certificate(xds_dir: Path, chain_pem: str, key_pem: str) -> bool:
+    """Use this certificate for new connections from now on; True when it is another one."""
+    return _replace(xds_dir / CERTIFICATE_FILE, _discovery([certificate_resource(chain_pem, key_pem)]), 0o600)
 
 
 class EnvoyGateway:
@@ -177,16 +224,7 @@ class EnvoyGateway:
         self._admin.close()
 
     def _replace(self, name: str, response: tuple[str, str]) -> bool:
-        """Write a discovery file unless it holds exactly this already; True when written."""
-        path = self._dir / name
-        try:
-            if json.loads(path.read_text()).get("version_info") == response[0]:
-                return False
-        except (OSError, ValueError, AttributeError):
-            pass  # missing or damaged: write it anew
-        self._dir.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, response[1])
-        return True
+        return _replace(self._dir / name, response)
 
     def _get(self, path: str, **params: str) -> Any:
         response = self._admin.get(path, params=params)

@@ -23,15 +23,33 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from slipway.adapters.envoy_filters import METADATA, http_filters, rate_limit_actions
+from slipway.adapters.envoy_replies import local_replies
+from slipway.adapters.envoy_shapes import address as _address
+from slipway.adapters.envoy_shapes import file_source as _file_source
+from slipway.adapters.envoy_shapes import header as _header
+from slipway.adapters.envoy_shapes import typed as _typed
+from slipway.core.edge import Edge
 from slipway.core.routes import Backend, Route, cluster_name
 
-__all__ = ["CONTROL_CLUSTER", "PREDICT", "ROUTE_CONFIG", "bootstrap", "cluster_resources", "is_ip", "route_resource"]
+__all__ = [
+    "CERTIFICATE_FILE",
+    "CONTROL_CLUSTER",
+    "PREDICT",
+    "ROUTE_CONFIG",
+    "bootstrap",
+    "certificate_resource",
+    "cluster_resources",
+    "is_ip",
+    "route_resource",
+]
 
 ROUTE_CONFIG = "slipway"
 CONTROL_CLUSTER = "control"
 PREDICT = "/predict/"
+CERTIFICATE_FILE = "certificate.json"
 
-_TYPE = "type.googleapis.com/envoy."
+_CERTIFICATE = "gateway"
 _CONTROL_PATHS = ("/models/info", "/config", "/docs", "/openapi.json")
 _CONTROL_PREFIXES = ("/config/", "/retrain/", "/docs/")
 _CONTROL_REWRITE = "/slipway/api"
@@ -41,7 +59,6 @@ _SHADOW_HEADER = "x-slipway-shadow"
 _LIVE_ROUTES = ("/health/", "/metrics/")
 _REQUEST_TIMEOUT = "30s"
 _UPSTREAM_IDLE = "30s"  # shorter than a bento's keep-alive, so that Envoy never writes on a connection that closes
-_DRAIN_FACTOR = 8  # a refused body is read to its end up to this many times the limit; beyond it is cut off
 # Only failures before anything was sent are retried, so a POST is safe; the back-off adds up to about as long as
 # a killed bento needs to come back, so its callers wait instead of failing.
 _RETRY = {
@@ -51,132 +68,41 @@ _RETRY = {
 }
 _RESOLVE_AGAIN = "0.5s"
 _LIMITS = {"max_connections": 1024, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": 2048}
-
-_REQUEST_ID_LUA = """
-local UUID = "^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$"
-
-function envoy_on_request(handle)
-  local headers = handle:headers()
-  local random = headers:get("x-slipway-random")
-  headers:remove("x-slipway-random")
-  local id = headers:get("x-request-id")
-  if id and #id == 36 and headers:getNumValues("x-request-id") == 1 and id:find(UUID) then return end
-  local ms = tonumber(handle:timestampString(EnvoyTimestampResolution.MILLISECOND))
-  local high = math.floor(ms / 65536)
-  headers:replace("x-request-id", string.format("%08x-%04x-7%s", high, ms - high * 65536, random:sub(16)))
-end
-"""
-
-
-def _typed(kind: str, **values: Any) -> dict[str, Any]:
-    return {"@type": _TYPE + kind, **values}
-
-
-def _address(host: str, port: int) -> dict[str, Any]:
-    return {"socket_address": {"address": host, "port_value": port}}
-
-
-def _header(key: str, value: str, action: str = "OVERWRITE_IF_EXISTS_OR_ADD") -> dict[str, Any]:
-    return {"header": {"key": key, "value": value}, "append_action": action}
-
-
-def _file_source(path: Path) -> dict[str, Any]:
-    return {"resource_api_version": "V3", "path_config_source": {"path": str(path)}}
-
-
-# --- local replies: Envoy's own errors as problem+json --------------------------------------------------
-
-
-def _status_is(status: int, comparison: str = "EQ") -> dict[str, Any]:
-    value = {"default_value": status, "runtime_key": f"slipway.reply.{comparison.lower()}.{status}"}
-    return {"status_code_filter": {"comparison": {"op": comparison, "value": value}}}
-
-
-def _flags(*flags: str) -> dict[str, Any]:
-    return {"response_flag_filter": {"flags": list(flags)}}
-
-
-def _oversized(limit: int) -> dict[str, Any]:
-    return {"name": "content-length", "range_match": {"start": limit + 1, "end": limit * _DRAIN_FACTOR}}
-
-
-def _mapper(when: dict[str, Any], title: str, detail: str, status: int | None = None) -> dict[str, Any]:
-    body = {"type": "about:blank", "title": title, "status": status or "%RESPONSE_CODE%", "detail": detail}
-    mapper: dict[str, Any] = {
-        "filter": when,
-        "headers_to_add": [
-            _header("x-request-id", "%REQ(X-REQUEST-ID)%", "ADD_IF_ABSENT"),
-            # Requests that are not even HTTP never reach the Lua filter.
-            _header("x-request-id", "%UNIQUE_ID%", "ADD_IF_ABSENT"),
-        ],
-        "body_format_override": {"json_format": body, "content_type": "application/problem+json"},
-    }
-    if status is not None:
-        mapper["status_code"] = status
-    return mapper
-
-
-def _local_replies(max_body_bytes: int) -> dict[str, Any]:
-    """First match wins. 404 and 503 without a failure flag are our own direct responses: their body is the detail."""
-    too_large = f"the body may have at most {max_body_bytes} bytes"
-    unanswered = "the model's server did not answer; try again in a few seconds"
-    return {
-        "mappers": [
-            _mapper({"header_filter": {"header": _oversized(max_body_bytes)}}, "Content too large", too_large, 413),
-            _mapper(_status_is(413), "Content too large", too_large),
-            _mapper(_flags("UO"), "Too many requests", "more requests are waiting than the gateway holds", 429),
-            _mapper(_status_is(429), "Too many requests", "more requests are waiting than the gateway holds"),
-            _mapper(_flags("UT", "SI", "UMSDR"), "Gateway timeout", "no answer within the time limit", 504),
-            _mapper(_status_is(504), "Gateway timeout", "no answer within the time limit"),
-            _mapper(_flags("UF", "UH", "UC", "UR", "LR", "URX", "NC", "UPE"), "Service unavailable", unanswered, 503),
-            _mapper(_status_is(404), "Not found", "%LOCAL_REPLY_BODY%"),
-            _mapper(_status_is(503), "Service unavailable", "%LOCAL_REPLY_BODY%"),
-            _mapper(_status_is(408), "Request timeout", "the request was not sent to its end in time"),
-            _mapper(_status_is(431), "Header fields too large", "the request's header fields are too large"),
-            _mapper(_status_is(500, "GE"), "Service unavailable", unanswered, 503),
-            _mapper(_status_is(400, "GE"), "Bad request", "this is not a request that the gateway can read"),
-        ]
-    }
-
+# Envoy's own defaults would let one connection hold a gigabyte.
+_HTTP2 = {
+    "max_concurrent_streams": 128,
+    "initial_stream_window_size": 65_536,
+    "initial_connection_window_size": 1_048_576,
+}
 
 # --- bootstrap ------------------------------------------------------------------------------------------
 
 
-def _http_filters(max_body_bytes: int) -> list[dict[str, Any]]:
-    http = "extensions.filters.http."
-    hidden = {"response_mutations": [{"remove": "x-envoy-upstream-healthchecked-cluster"}]}
-    filters = (
-        ("header_mutation", _typed(http + "header_mutation.v3.HeaderMutation", mutations=hidden)),
-        ("lua", _typed(http + "lua.v3.Lua", default_source_code={"inline_string": _REQUEST_ID_LUA})),
-        (
-            "health_check",
-            _typed(http + "health_check.v3.HealthCheck", pass_through_mode=False, headers=[_oversized(max_body_bytes)]),
-        ),
-        ("buffer", _typed(http + "buffer.v3.Buffer", max_request_bytes=max_body_bytes)),
-        ("router", _typed(http + "router.v3.Router", suppress_envoy_headers=True)),
-    )
-    return [{"name": f"envoy.filters.http.{name}", "typed_config": config} for name, config in filters]
-
-
-def _access_log(path: Path) -> dict[str, Any]:
+def _access_log(path: Path, edge: Edge) -> dict[str, Any]:
+    """A line of JSON for each request. Neither bodies nor keys nor query strings are in it."""
     line = {
         "ts": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
         "request_id": "%REQ(X-REQUEST-ID)%",
         "method": "%REQ(:METHOD)%",
-        "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+        "path": "%PATH(NQ:ORIG_OR_PATH)%",
+        "model": f"%METADATA(ROUTE:{METADATA}:model)%",
+        "version": "%RESP(X-MODEL-VERSION)%",
+        "slot": "%RESP(X-SLOT)%",
         "status": "%RESPONSE_CODE%",
         "detail": "%RESPONSE_CODE_DETAILS%",
         "flags": "%RESPONSE_FLAGS%",
-        "cluster": "%UPSTREAM_CLUSTER%",
         "duration_ms": "%DURATION%",
         "bytes_in": "%BYTES_RECEIVED%",
         "bytes_out": "%BYTES_SENT%",
+        "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
     }
+    if edge.reads_keys:
+        line["key"] = f"%DYNAMIC_METADATA({METADATA}:key)%"
     config = _typed("extensions.access_loggers.file.v3.FileAccessLog", path=str(path), log_format={"json_format": line})
     return {"name": "envoy.access_loggers.file", "typed_config": config}
 
 
-def _connection_manager(xds_dir: Path, max_body_bytes: int, access_log: Path | None) -> dict[str, Any]:
+def _connection_manager(xds_dir: Path, max_body_bytes: int, edge: Edge) -> dict[str, Any]:
     random_bits = _typed(
         "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
         mutations=[{"append": _header("x-slipway-random", "%UNIQUE_ID%")}],
@@ -198,14 +124,33 @@ def _connection_manager(xds_dir: Path, max_body_bytes: int, access_log: Path | N
         request_headers_timeout="10s",
         common_http_protocol_options={"idle_timeout": "300s"},
         http_protocol_options={"accept_http_10": True, "default_host_for_http_10": "slipway"},
+        http2_protocol_options=_HTTP2,
         early_header_mutation_extensions=[
             {"name": "envoy.http.early_header_mutation.header_mutation", "typed_config": random_bits}
         ],
-        local_reply_config=_local_replies(max_body_bytes),
-        access_log=[_access_log(access_log)] if access_log else [],
+        local_reply_config=local_replies(max_body_bytes, edge),
+        access_log=[_access_log(edge.access_log, edge)] if edge.access_log else [],
         rds={"route_config_name": ROUTE_CONFIG, "config_source": _file_source(xds_dir / "rds.json")},
-        http_filters=_http_filters(max_body_bytes),
+        http_filters=http_filters(xds_dir, max_body_bytes, edge),
     )
+
+
+def _transport(xds_dir: Path) -> dict[str, Any]:
+    """TLS with the certificate of a file that may be replaced at any time."""
+    source = {"name": _CERTIFICATE, "sds_config": _file_source(xds_dir / CERTIFICATE_FILE)}
+    common = {
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+        "alpn_protocols": ["h2", "http/1.1"],
+        "tls_certificate_sds_secret_configs": [source],
+    }
+    context = _typed("extensions.transport_sockets.tls.v3.DownstreamTlsContext", common_tls_context=common)
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def certificate_resource(chain_pem: str, key_pem: str) -> dict[str, Any]:
+    """Certificate and key in one file, so that one never comes without the other."""
+    pair = {"certificate_chain": {"inline_string": chain_pem}, "private_key": {"inline_string": key_pem}}
+    return _typed("extensions.transport_sockets.tls.v3.Secret", name=_CERTIFICATE, tls_certificate=pair)
 
 
 def bootstrap(
@@ -217,11 +162,12 @@ def bootstrap(
     control_host: str,
     control_port: int,
     max_body_bytes: int,
-    access_log: Path | None = None,
+    edge: Edge,
 ) -> dict[str, Any]:
     """The static part: listener, admin port, the control cluster, and where the dynamic files lie."""
-    manager = _connection_manager(xds_dir, max_body_bytes, access_log)
-    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    manager = _connection_manager(xds_dir, max_body_bytes, edge)
+    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
+    chain = {"filters": filters} | ({"transport_socket": _transport(xds_dir)} if edge.tls else {})
     connections = _typed(
         "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
         max_active_downstream_connections=10_000,
@@ -307,9 +253,17 @@ def _answer(match: dict[str, Any], status: int, body: str, content_type: str | N
     return route
 
 
-def _to_control(match: dict[str, Any], rewrite: str) -> dict[str, Any]:
-    action = {"cluster": CONTROL_CLUSTER, "prefix_rewrite": _CONTROL_REWRITE + rewrite, "timeout": _REQUEST_TIMEOUT}
-    return {"match": match, "route": action}
+def _to_control(match: dict[str, Any], path: str) -> dict[str, Any]:
+    """Pages of the documentation must not be framed by others; all else tells of a moment and is kept by nobody."""
+    page = path.startswith("/docs")
+    name, value = ("content-security-policy", "frame-ancestors 'none'") if page else ("cache-control", "no-store")
+    action = {
+        "cluster": CONTROL_CLUSTER,
+        "prefix_rewrite": _CONTROL_REWRITE + path,
+        "timeout": _REQUEST_TIMEOUT,
+        "rate_limits": rate_limit_actions("control", "all"),
+    }
+    return {"match": match, "route": action, "response_headers_to_add": [_header(name, value)]}
 
 
 def _to_slots(
@@ -322,7 +276,12 @@ def _to_slots(
         "timeout": _REQUEST_TIMEOUT,
         "retry_policy": _RETRY,
     }
-    return {"match": {"path": path}, "route": action | ({"request_mirror_policies": list(mirror)} if mirror else {})}
+    if path.startswith(_SPLIT_ROUTES):
+        action["rate_limits"] = rate_limit_actions(path.split("/")[1], model)
+    if mirror:
+        action["request_mirror_policies"] = list(mirror)
+    told = {"filter_metadata": {METADATA: {"model": model}}}  # to the access log
+    return {"match": {"path": path}, "metadata": told, "route": action}
 
 
 def _mirror(route: Route) -> list[dict[str, Any]]:

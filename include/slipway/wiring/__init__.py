@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from slipway.settings import load_settings
 from slipway.wiring.acting import Acting
+from slipway.wiring.edge import EdgeKeeping
 from slipway.wiring.learning import Learning
 from slipway.wiring.log import LogKeeping
 from slipway.wiring.overview import Overview
@@ -18,7 +19,7 @@ from slipway.wiring.releasing import Releasing
 __all__ = ["Wiring", "wiring"]
 
 
-class Wiring(Learning, Releasing, LogKeeping, Overview, Acting):
+class Wiring(Learning, Releasing, LogKeeping, Overview, Acting, EdgeKeeping):
     """Slipway as built from one set of settings; each base class is one area's use cases."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slipway.errors import DataError, GatewayError, StackError
-from slipway.wiring.adapters import Adapters
+from slipway.wiring.edge import EdgeKeeping
 
 if TYPE_CHECKING:
     from slipway.jobs.score import Scoring
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["Acting"]
 
 Say = Callable[[str], None]
+_KEY_ADVICE = "set SLIPWAY_API_KEY to a key from `slipway keys add`"
 
 
-class Acting(Adapters):
+class Acting(EdgeKeeping):
     """Goes through Airflow and the gateway, as a user would."""
 
     def start_training(self, model: str, reason: str, dataset: str | None, *, actor: str) -> dict[str, Any]:
@@ -61,12 +62,14 @@ class Acting(Adapters):
 
         content = body if isinstance(body, str) else json.dumps(body)
         headers = {"content-type": "application/json"}
-        uri = f"{self.settings.gateway_uri}/predict/{model}"
         try:
-            answer = httpx.post(uri, content=content, headers=headers, timeout=30, trust_env=False)
+            with httpx.Client(**self.gateway_client()) as client:
+                answer = client.post(f"/predict/{model}", content=content, headers=headers)
         except httpx.TransportError as error:
             raise GatewayError(f"no gateway answers at {self.settings.gateway_uri}; see `slipway status`") from error
         if answer.status_code != 200:
+            if answer.status_code in (401, 403):
+                raise GatewayError(f"the gateway answered {answer.status_code}: {_detail(answer.text)}; {_KEY_ADVICE}")
             kind = DataError if answer.status_code in (400, 404, 413, 415, 422) else GatewayError
             raise kind(f"the gateway answered {answer.status_code}: {_detail(answer.text)}")
         return dict(answer.json())
@@ -94,6 +97,7 @@ class Acting(Adapters):
             labels=labels,
             seed=seed,
             progress=progress,
+            client=self.gateway_client(),
         )
 
     def score(

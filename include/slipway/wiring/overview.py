@@ -86,4 +86,11 @@ class Overview(Adapters):
         """The OpenAPI document of the gateway."""
         from slipway.core.openapi import document
 
-        return document(self.fleet.values(), self.settings.max_batch_rows, __version__)
+        settings = self.settings
+        return document(
+            self.fleet.values(),
+            settings.max_batch_rows,
+            __version__,
+            need_key=settings.predictions_need_key,
+            limited=bool(settings.rate_limits or settings.key_rate_limits),
+        )
