@@ -109,6 +109,8 @@ compose-wait:
 	  test -z "$$waiting" && { echo "all containers are healthy"; exit 0; }; sleep 1; done; \
 	  echo "not healthy after 5 minutes: $$(echo $$waiting); see $(COMPOSE) logs" >&2; exit 1
 compose-down:  ## stop the containers; their data stays
+	@$(COMPOSE) --profile full --profile celery stop agent keeper  # which would start the bentos again
+	@docker ps --quiet --filter label=slipway.model | xargs -r docker stop >/dev/null
 	@docker ps --all --quiet --filter label=slipway.model | xargs -r docker rm --force >/dev/null
 	@$(COMPOSE) --profile full --profile celery down
 monitoring: compose-secrets  ## start Prometheus, Alertmanager, Grafana and the exporters beside the containers
@@ -116,6 +118,8 @@ monitoring: compose-secrets  ## start Prometheus, Alertmanager, Grafana and the 
 	@$(MAKE) compose-wait
 down-volumes:  ## stop the containers and delete all of their data, after a question; YES=1 asks nothing
 	@test -n "$(YES)" || { read -r -p "delete all models, predictions and databases of the container stack? [y/N] " a; test "$$a" = y; }
+	@$(COMPOSE) --profile full --profile celery stop agent keeper  # which would start the bentos again
+	@docker ps --quiet --filter label=slipway.model | xargs -r docker stop >/dev/null
 	@docker ps --all --quiet --filter label=slipway.model | xargs -r docker rm --force >/dev/null
 	@$(COMPOSE) --profile full --profile celery down --volumes --remove-orphans
 .PHONY: backup restore

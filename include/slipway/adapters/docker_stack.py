@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import docker
@@ -69,12 +70,16 @@ class DockerStack:
 
     def _nobody_stopped(self, api: Any, name: str) -> bool:
         now = int(time.time())
+        container = api.inspect_container(name)
+        # What it was sent before it last started ended an earlier run of it.
+        started = int(datetime.fromisoformat(container["State"]["StartedAt"]).timestamp())
+        since = max(started, now - _LOOK_BACK_SECONDS)
         filters = {"container": name, "event": ["kill"]}
         signals = [
             event["Actor"]["Attributes"].get("signal", "")
-            for event in api.events(since=now - _LOOK_BACK_SECONDS, until=now + 1, filters=filters, decode=True)
+            for event in api.events(since=since, until=now + 1, filters=filters, decode=True)
         ]
-        return was_killed(api.inspect_container(name), signals)
+        return was_killed(container, signals)
 
 
 def was_killed(container: Mapping[str, Any], signals: Sequence[str]) -> bool:

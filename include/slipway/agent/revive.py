@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from typing import Protocol
 
-from slipway.errors import SlipwayError
+from slipway.errors import RuntimeSlotError, SlipwayError
 
 __all__ = ["POLL_SECONDS", "Reviver", "Stack"]
 
@@ -36,12 +36,22 @@ class Reviver:
         self._said = ""
 
     def look(self) -> list[str]:
-        """Start what was killed; the names."""
-        started = []
+        """Start what was killed; the names. One that does not start does not keep the others down.
+
+        Raises:
+            RuntimeSlotError: Docker did not answer, or some did not start.
+        """
+        started, refused = [], []
         for name in self._stack.killed():
-            self._stack.start(name)
+            try:
+                self._stack.start(name)
+            except RuntimeSlotError as error:
+                refused.append(str(error))
+                continue
             _log.warning("%s was killed; started it again", name)
             started.append(name)
+        if refused:
+            raise RuntimeSlotError("; ".join(refused))
         return started
 
     def run(self, stop: threading.Event) -> None:

@@ -130,6 +130,8 @@ def start_stack(settings: Settings, report: Report) -> None:
     Raises:
         StackError: a port is taken, a program fails or does not answer in time; the message names it.
     """
+    if settings.executor != "local":
+        raise StackError("SLIPWAY_EXECUTOR=celery is for the containers; without them, set it to local")
     began = time.monotonic()
     _make_folders(settings)
     with exclusive(settings):
