@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -168,6 +169,9 @@ class Challengers:
         self.stack, self.repeats = FaultStack(fleet), repeats
         self.rows, self.labels = rows_and_labels()
         self._lock = threading.Lock()
+        self._begun: dict[str, int] = {}
+        self._drivers: dict[str, subprocess.Popen[bytes]] = {}
+        self._stopping = False
 
     def prepare(self) -> None:
         """Version 1 of each model live, and one version for each kind registered and packaged."""
@@ -205,8 +209,10 @@ class Challengers:
         ):
             time.sleep(5)
             for number, kind in enumerate(MODELS[name]):
-                while self._wanted(kind):
+                while not self._stopping and self._wanted(kind):
                     trial = self._trial(name, kind, str(2 + number), load)
+                    if self._stopping:
+                        return
                     if trial.requests < trial.seconds * RATES.get(name, RATE) / 2:
                         trial.problem = trial.problem or "the load stood still: this machine is too busy for a trial"
                     self._keep(trial)
@@ -216,7 +222,9 @@ class Challengers:
         stack, began = self.stack, time.time()
         command = [sys.executable, "-m", "slipway.cli", "release", name, "--version", version]
         quiet = subprocess.DEVNULL
-        subprocess.run(command, env=stack.stack.env, stdout=quiet, stderr=quiet, timeout=3900, check=False)
+        with subprocess.Popen(command, env=stack.stack.env, stdout=quiet, stderr=quiet) as driver:
+            self._drivers[name] = driver
+            driver.wait(3900)
         rollout = until(lambda: stack.slipway.store.latest(name), 30, "the rollout")
         replies = load.between(began, time.time())
         if rollout.version == version and rollout.phase.value == "live":
@@ -231,7 +239,11 @@ class Challengers:
             self._begun[kind] = begun + 1
             return begun < self.repeats
 
-    _begun: dict[str, int] = {}  # noqa: RUF012
+    def stop(self) -> None:
+        """End the running trials without a result, so that the stack can be stopped."""
+        self._stopping = True
+        for driver in self._drivers.values():
+            driver.terminate()
 
     def _keep(self, trial: Trial) -> None:
         with self._lock:
@@ -247,6 +259,7 @@ def main() -> int:
         harness = Challengers(Path(folder), chosen.repeats)
         with harness.stack.running(versions=0):
             harness.prepare()
+            signal.signal(signal.SIGTERM, lambda *_: harness.stop())
             harness.run()
     found = load_results()[SECTION]
     for kind, trials in found.items():
