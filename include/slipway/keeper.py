@@ -29,6 +29,8 @@ __all__ = ["Keeper", "Metrics", "main"]
 log = logging.getLogger("slipway.keeper")
 
 _METRICS_SECONDS = 2.0
+_TRAFFIC_SECONDS = 10.0
+_QUESTIONS_SECONDS = 2.0
 _TRUTH_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 5.0
 
@@ -60,7 +62,7 @@ class Metrics:
 
 
 class Keeper:
-    """A loop each for the log, releases, the comparison of everything and metrics, so that none can hold another up."""
+    """A loop for each part of the work, so that none holds another up."""
 
     def __init__(self, slipway: Wiring, metrics: Metrics) -> None:
         self._slipway, self._metrics = slipway, metrics
@@ -69,6 +71,7 @@ class Keeper:
         self._lasting: dict[str, set[str]] = {}
         self._known: frozenset[str] = frozenset()
         self._taken: set[str] = set()
+        self._settled: set[str] = set()
 
     def stop(self) -> None:
         self._stop.set()
@@ -80,6 +83,8 @@ class Keeper:
             "releases": self.tend,
             "truth": self.align,
             "metrics": self.export,
+            "traffic": self.sample,
+            "questions": self.settle,
         }
         threads = [threading.Thread(target=self._loop, args=item, name=item[0]) for item in rounds.items()]
         for thread in threads:
@@ -89,7 +94,9 @@ class Keeper:
 
     def _loop(self, part: str, work: Callable[[], None]) -> None:
         usual = self._slipway.settings.keeper_interval_seconds
-        interval = {"metrics": _METRICS_SECONDS, "truth": max(usual, _TRUTH_SECONDS)}.get(part, usual)
+        slow = {"metrics": _METRICS_SECONDS, "truth": max(usual, _TRUTH_SECONDS), "traffic": _TRAFFIC_SECONDS}
+        slow["questions"] = _QUESTIONS_SECONDS
+        interval = slow.get(part, usual)
         pause = interval
         while not self._stop.is_set():
             try:
@@ -175,6 +182,14 @@ class Keeper:
             if entry is not None:
                 self._metrics.age.labels(model).set((now - entry.at).total_seconds())
             self._export_judgement(model)
+
+    def sample(self) -> None:
+        """Keep the gateway's counters for the cockpit's pictures of traffic and errors."""
+        self._slipway.sample_traffic()
+
+    def settle(self) -> None:
+        """Answer in Airflow what was answered in the cockpit or by a command."""
+        self._slipway.settle_questions(self._settled)
 
     def _export_judgement(self, model: str) -> None:
         newest = next(iter(self._slipway.decision_log.recent(model, "drift", limit=1)), None)

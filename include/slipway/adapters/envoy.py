@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ def write_bootstrap(
     control_port: int = 8080,
     max_body_bytes: int = 16 * 1024 * 1024,
     access_log: Path | None = None,
+    control_headers: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `bootstrap.yaml`, and an empty fleet where there is none yet; return the bootstrap's path.
 
@@ -72,6 +73,7 @@ def write_bootstrap(
         control_port=control_port,
         max_body_bytes=max_body_bytes,
         access_log=access_log,
+        control_headers=control_headers,
     )
     _write_whole(path, json.dumps(config, indent=1))  # JSON is YAML
     for name, resources in (("cds.json", cluster_resources([], host)), ("rds.json", [route_resource([])])):

@@ -5,7 +5,16 @@ from __future__ import annotations
 from sqlalchemy import Column, Integer, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
-__all__ = ["decisions", "ledger", "packages", "rollouts", "slots", "traffic"]
+__all__ = [
+    "actions",
+    "decisions",
+    "ledger",
+    "packages",
+    "rollouts",
+    "slots",
+    "traffic",
+    "traffic_samples",
+]
 
 _METADATA = MetaData()
 _TIME = TIMESTAMP(timezone=True)
@@ -61,4 +70,18 @@ decisions = _table(
     json="reasons evidence",
     time="at",
     key="key",
+)
+actions = _table(
+    "actions",
+    text="id actor via action model outcome message",
+    json="detail",
+    time="at finished_at",
+    key="id",
+)
+traffic_samples = _table(
+    "traffic_samples",
+    text="model slot",
+    number="requests errors",
+    time="minute",
+    key="model slot minute",
 )

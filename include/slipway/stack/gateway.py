@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from slipway.settings import Settings
 
-__all__ = ["write_bootstrap"]
+__all__ = ["GATEWAY_HEADER", "write_bootstrap"]
+
+GATEWAY_HEADER = "x-slipway-gateway"  # by it the control API knows what the gateway shows to everybody
 
 
 def write_bootstrap(settings: Settings) -> None:
@@ -19,4 +21,5 @@ def write_bootstrap(settings: Settings) -> None:
         control_host=settings.host,
         control_port=settings.airflow_port,
         max_body_bytes=settings.max_body_bytes,
+        control_headers={GATEWAY_HEADER: settings.gateway_token},
     )
