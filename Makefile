@@ -13,8 +13,8 @@ PYTHON ?= python3
 # In the newest Python of a machine some wheels are still missing; uv must not fetch another one by itself.
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
-test test-unit: export OMP_NUM_THREADS := 1
-test test-unit: export OPENBLAS_NUM_THREADS := 1
+test test-unit test-browser: export OMP_NUM_THREADS := 1
+test test-unit test-browser: export OPENBLAS_NUM_THREADS := 1
 
 # An environment is up to date when the stamp named after its lock's content exists.
 checksum = $(firstword $(shell cat $(1) | sha256sum))
@@ -101,12 +101,19 @@ $(BENCH)/.synced-%: | $(UV)
 	  $(UV) pip sync $(QUIET) --python $(BENCH)/$$group/bin/python tests/bench/$$group.lock
 	@touch $@
 
-.PHONY: test test-unit faults faults-swaps faults-month faults-log faults-challengers lint lock clean
+.PHONY: test test-unit test-browser bench-cockpit screenshots faults faults-swaps faults-month faults-log faults-challengers lint lock clean
 test: lint  ## lint, types and all tests, a real stack included
-	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack"
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and not browser"
 	@$(VENV)/bin/python -m pytest -m stack
 test-unit: test-environment  ## the quick tests: no running service, no long replays
-	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and not services and not slow"
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and not services and not slow and not browser"
+test-browser: test-environment $(SERVING_STAMP)  ## the cockpit in a headless Chromium; BROWSER_QUICK=1 leaves the whole stack out
+	@$(VENV)/bin/python -m pytest -m "browser$(if $(BROWSER_QUICK), and not slow)" tests/browser
+COCKPIT = PYTHONPATH=include:plugins:tests $(VENV)/bin/python -W ignore -m
+bench-cockpit: test-environment  ## the cockpit's pages with 50 models and 10,000 ledger rows: server times and first views
+	@$(COCKPIT) cockpit.speed
+screenshots: test-environment  ## pictures of every page, light and dark, into docs/screenshots
+	@$(COCKPIT) cockpit.shots
 FAULTS = PYTHONPATH=include:bentos:tests $(VENV)/bin/python -m
 faults: test-environment $(SERVING_STAMP)  ## kill everything at every phase of a rollout; FAULTS_QUICK=1 takes four minutes
 	@$(FAULTS) faults.rollout_run $(if $(FAULTS_QUICK),--quick,--rounds $(or $(FAULTS_ROUNDS),10))
