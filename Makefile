@@ -13,8 +13,8 @@ PYTHON ?= python3
 # In the newest Python of a machine some wheels are still missing; uv must not fetch another one by itself.
 export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
-test test-unit test-monitoring: export OMP_NUM_THREADS := 1
-test test-unit test-monitoring: export OPENBLAS_NUM_THREADS := 1
+test test-unit test-monitoring test-browser: export OMP_NUM_THREADS := 1
+test test-unit test-monitoring test-browser: export OPENBLAS_NUM_THREADS := 1
 
 # An environment is up to date when the stamp named after its lock's content exists.
 checksum = $(firstword $(shell cat $(1) | sha256sum))
@@ -145,17 +145,27 @@ $(BENCH)/.synced-%: | $(UV)
 	  $(UV) pip sync $(QUIET) --python $(BENCH)/$$group/bin/python tests/bench/$$group.lock
 	@touch $@
 
-.PHONY: test test-unit test-monitoring test-compose faults faults-swaps faults-month faults-log faults-challengers lint lock clean
+.PHONY: test test-unit test-monitoring test-compose test-browser bench-cockpit screenshots
+.PHONY: faults faults-swaps faults-month faults-log faults-challengers lint lock clean
+# What needs programs of the machine has a target of its own.
+ELSEWHERE = not monitoring and not compose and not browser
 test: lint  ## lint, types and all tests, a real stack included
-	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and not monitoring and not compose"
-	@$(VENV)/bin/python -m pytest -m stack
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and $(ELSEWHERE)"
+	@$(VENV)/bin/python -m pytest -m "stack and $(ELSEWHERE)"
 test-unit: test-environment  ## the quick tests: no running service, no long replays
-	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and not services and not slow and not monitoring and not compose"
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not stack and not services and not slow and $(ELSEWHERE)"
 test-monitoring: test-environment $(SERVING_STAMP)  ## rules, alerts and dashboards on a running stack; see docs/monitoring.md
 	@$(VENV)/bin/python -m pytest -m monitoring tests/monitoring
 test-compose: test-environment  ## the container stack in a Docker daemon of its own; needs root, docker.io and docker-compose
 	@$(VENV)/bin/python -m pytest -m compose -x tests/contracts
 	@$(VENV)/bin/python -m pytest -m compose -x tests/compose
+test-browser: test-environment $(SERVING_STAMP)  ## the cockpit in a headless Chromium; BROWSER_QUICK=1 leaves the whole stack out
+	@$(VENV)/bin/python -m pytest -m "browser$(if $(BROWSER_QUICK), and not slow)" tests/browser
+COCKPIT = PYTHONPATH=include:plugins:tests $(VENV)/bin/python -W ignore -m
+bench-cockpit: test-environment  ## the cockpit's pages with 50 models and 10,000 ledger rows: server times and first views
+	@$(COCKPIT) cockpit.speed
+screenshots: test-environment  ## pictures of every page, light and dark, into docs/screenshots
+	@$(COCKPIT) cockpit.shots
 FAULTS = PYTHONPATH=include:bentos:tests $(VENV)/bin/python -m
 faults: test-environment $(SERVING_STAMP)  ## kill everything at every phase of a rollout; FAULTS_QUICK=1 takes four minutes
 	@$(FAULTS) faults.rollout_run $(if $(FAULTS_QUICK),--quick,--rounds $(or $(FAULTS_ROUNDS),10))

@@ -1,4 +1,4 @@
-"""Mounts Slipway's control API in Airflow's api-server, under `/slipway`.
+"""Mounts the cockpit and the control API in Airflow's api-server under `/slipway`, with "Fleet" in its navigation.
 
 Airflow imports its plugins in every component, workers included, so this file imports nothing heavy: the app is built
 when the first request for it arrives.
@@ -24,12 +24,23 @@ def _app() -> Any:
 
 
 async def control(scope: Scope, receive: Channel, send: Channel) -> None:
-    """The control API as an ASGI app."""
+    """Cockpit and control API as an ASGI app."""
     await _app()(scope, receive, send)
 
 
 class SlipwayPlugin(AirflowPlugin):
-    """The control API; the gateway sends /models/info, /config, /retrain and /docs here."""
+    """The cockpit and the API; the gateway sends /models/info, /config, /retrain and /docs here."""
 
     name = "slipway"
-    fastapi_apps = [{"app": control, "url_prefix": "/slipway", "name": "Slipway control API"}]  # noqa: RUF012
+    fastapi_apps = [{"app": control, "url_prefix": "/slipway", "name": "Slipway"}]  # noqa: RUF012
+    external_views = [  # noqa: RUF012
+        {
+            "name": "Fleet",
+            "href": "/slipway/fleet",
+            "destination": "nav",
+            "url_route": "fleet",
+            "nav_top_level": True,
+            "icon": "/slipway/static/icons/icon.svg",
+            "icon_dark_mode": "/slipway/static/icons/icon-dark.svg",
+        }
+    ]

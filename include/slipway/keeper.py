@@ -28,6 +28,8 @@ __all__ = ["Keeper", "main"]
 log = logging.getLogger("slipway.keeper")
 
 _METRICS_SECONDS = 2.0
+_TRAFFIC_SECONDS = 10.0
+_QUESTIONS_SECONDS = 2.0
 _TRUTH_SECONDS = 5.0
 _ACCOUNTS_SECONDS = 30.0
 _GATEWAY_SECONDS = 5.0
@@ -35,7 +37,7 @@ _LONGEST_PAUSE_SECONDS = 5.0
 
 
 class Keeper:
-    """A loop each for the log, releases, the truth, metrics, accounts and the gateway's keys: none holds another up."""
+    """A loop for each part of the work, so that none holds another up."""
 
     def __init__(self, slipway: Wiring, metrics: Metrics) -> None:
         self._slipway, self._metrics = slipway, metrics
@@ -45,6 +47,7 @@ class Keeper:
         self._lasting: dict[str, set[str]] = {}
         self._known: frozenset[str] = frozenset()
         self._taken: set[str] = set()
+        self._settled: set[str] = set()
 
     def stop(self) -> None:
         self._stop.set()
@@ -58,6 +61,8 @@ class Keeper:
             "metrics": self.export,
             "accounts": self.account,
             "gateway": self.tend_gateway,
+            "traffic": self.sample,
+            "questions": self.settle,
         }
         threads = [threading.Thread(target=self._loop, args=item, name=item[0]) for item in rounds.items()]
         for thread in threads:
@@ -72,6 +77,8 @@ class Keeper:
             "truth": max(usual, _TRUTH_SECONDS),
             "accounts": _ACCOUNTS_SECONDS,
             "gateway": max(usual, _GATEWAY_SECONDS),
+            "traffic": _TRAFFIC_SECONDS,
+            "questions": _QUESTIONS_SECONDS,
         }
         interval = own.get(part, usual)
         pause = interval
@@ -156,6 +163,14 @@ class Keeper:
     def account(self) -> None:
         """Refresh the metrics that need a longer look or move slowly."""
         self._exporter.accounts(sorted(fleet_names(self._slipway.settings.fleet_dir)), datetime.now(UTC))
+
+    def sample(self) -> None:
+        """Keep the gateway's counters for the cockpit's pictures of traffic and errors."""
+        self._slipway.sample_traffic()
+
+    def settle(self) -> None:
+        """Answer in Airflow what was answered in the cockpit or by a command."""
+        self._slipway.settle_questions(self._settled)
 
 
 def main() -> None:

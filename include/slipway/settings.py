@@ -7,6 +7,7 @@ checkout (a running demo and the tests) share neither ports nor secrets.
 
 from __future__ import annotations
 
+import hmac
 import os
 from functools import lru_cache
 from pathlib import Path, PurePath
@@ -142,6 +143,8 @@ class Settings(BaseSettings):
     postgres_password: SecretStr | None = None
     supervisor_password: SecretStr | None = None
     airflow_admin_password: SecretStr | None = None
+    airflow_operator_password: SecretStr | None = None
+    airflow_viewer_password: SecretStr | None = None
     airflow_fernet_key: SecretStr | None = None
     airflow_secret_key: SecretStr | None = None
     airflow_jwt_secret: SecretStr | None = None
@@ -162,6 +165,11 @@ class Settings(BaseSettings):
         if value is None:
             raise StackError(f"no {name} in {env_file_path()}; run `slipway up` once, it generates the secrets")
         return str(value.get_secret_value())
+
+    @property
+    def gateway_token(self) -> str:
+        """What the gateway tells the control API to be known by; it never leaves the machine."""
+        return hmac.new(self.secret("control_key").encode(), b"gateway", "sha256").hexdigest()
 
     @property
     def lake(self) -> str:

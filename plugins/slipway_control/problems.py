@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from slipway.errors import ConflictError, DataError, NotFoundError, SlipwayError, SpecError
@@ -38,16 +38,32 @@ def problem(status: int, detail: str, errors: list[dict[str, Any]] | None = None
     return JSONResponse(body, status_code=status, media_type="application/problem+json")
 
 
+def page(request: Request, status: int, detail: str) -> HTMLResponse:
+    """The same for people, with a way back."""
+    from slipway_control.rendering import templates
+
+    base = request.scope.get("root_path", "").rstrip("/")
+    html = templates().get_template("error.html").render(status=status, detail=detail, base=base)
+    return HTMLResponse(html, status_code=status)
+
+
+def _for_people(request: Request) -> bool:
+    """Whether a person looks at a page, and not a program at an answer."""
+    return "text/html" in request.headers.get("accept", "") and "/api/" not in request.url.path
+
+
 def install(app: FastAPI) -> None:
-    """Make every error of `app` a problem document; no trace and no path leaves the server."""
+    """Make every error of `app` a problem document, or a page for people; no trace and no path leaves the server."""
 
     @app.exception_handler(SlipwayError)
-    async def slipway_error(_: Request, error: SlipwayError) -> JSONResponse:
+    async def slipway_error(request: Request, error: SlipwayError) -> Response:
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
-        return problem(status, str(error))
+        return page(request, status, str(error)) if _for_people(request) else problem(status, str(error))
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        if _for_people(request) and error.status_code in (403, 404):
+            return page(request, error.status_code, str(error.detail))
         answer = problem(error.status_code, str(error.detail))
         answer.headers.update(error.headers or {})
         return answer

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from slipway.adapters.airflow_api import AirflowApi, TaskState
-from slipway.errors import NotFoundError, StackError
+from slipway.errors import ConflictError, NotFoundError, StackError
 
 RUNS = "/api/v2/dags/iris_train/dagRuns"
 
@@ -26,6 +26,7 @@ class FakeAirflow(ThreadingHTTPServer):
         self.calls_left = 0
         self.states = ["queued", "running", "success"]
         self.runs: dict[str, Any] = {}
+        self.answers: list[Any] = []
 
     @property
     def url(self) -> str:
@@ -70,6 +71,17 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(409, {"detail": "DAGRun already exists"})
         self.server.runs[run_id] = body
         return self._answer(200, {"dag_run_id": run_id, "state": "queued"})
+
+    def do_PATCH(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if not self._allowed():
+            return None
+        if self.path != f"{RUNS}/r1/taskInstances/approve/-1/hitlDetails":
+            return self._answer(404, {"detail": "not found"})
+        if self.server.answers:
+            return self._answer(409, {"detail": "Human-in-the-loop detail has already been updated"})
+        self.server.answers.append(body)
+        return self._answer(200, {})
 
     def do_GET(self) -> None:
         if not self._allowed():
@@ -146,3 +158,12 @@ def test_an_airflow_that_is_down_is_one_clear_error() -> None:
         pytest.raises(StackError, match="does not answer"),
     ):
         client.run_state("iris_train", "r1")
+
+
+def test_a_question_is_answered_once(api: AirflowApi, airflow: FakeAirflow) -> None:
+    api.answer("iris_train", "r1", "approve", "Reject")
+    assert airflow.answers == [{"chosen_options": ["Reject"], "params_input": {}}]
+    with pytest.raises(ConflictError):
+        api.answer("iris_train", "r1", "approve", "Approve")
+    with pytest.raises(NotFoundError):
+        api.answer("iris_train", "r2", "approve", "Approve")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,23 +106,33 @@ class Stack:
         return list(found.values())
 
 
-@pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
+@contextmanager
+def running_stack(home: Path, **settings: str) -> Iterator[Stack]:
+    """A fresh stack in a folder of its own, with more of its environment; it is down at the end."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY_", "AIRFLOW"))}
     ports = free_ports(len(PORTS) + 1)
     env |= {f"SLIPWAY_{name.upper()}_PORT": str(port) for name, port in zip(PORTS, ports, strict=False)}
     env |= {
-        "SLIPWAY_HOME": str(HOME),
+        "SLIPWAY_HOME": str(home),
         "SLIPWAY_SLOT_PORT_BASE": str(ports[-1]),
         "PYTHONPATH": str(PROJECT_DIR / "include"),
         "SLIPWAY_SPOOL_SEGMENT_MAX_AGE_SECONDS": "1",
+        **settings,
     }
-    running = Stack(HOME, env)
-    if HOME.exists():
+    running = Stack(home, env)
+    if home.exists():
         running.cli("down", check=False)
-        shutil.rmtree(HOME)
-    running.cli("up")
-    assert len(running.processes()) > 10
-    yield running
-    running.cli("down")
+        shutil.rmtree(home)
+    try:
+        running.cli("up")
+        assert len(running.processes()) > 10
+        yield running
+    finally:
+        running.cli("down")
     assert running.processes() == []
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    with running_stack(HOME) as running:
+        yield running

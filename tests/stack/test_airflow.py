@@ -34,7 +34,8 @@ def test_the_login_is_prepared_for_its_owner_alone(settings: Settings) -> None:
     airflow.prepare(settings)
     path = airflow.environment(settings)["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]
     with open(path) as file:
-        assert json.load(file) == {"admin": settings.secret("airflow_admin_password")}
+        users = ("admin", "operator", "viewer")
+        assert json.load(file) == {name: settings.secret(f"airflow_{name}_password") for name in users}
         assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o600
 
 

@@ -24,7 +24,7 @@ def test_the_example_names_every_setting_with_its_default() -> None:
 
 def test_no_secret_has_a_default() -> None:
     secret = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
-    assert len(secret) == 14
+    assert len(secret) == 16
     assert all(Settings.model_fields[name].default is None for name in secret)
 
 

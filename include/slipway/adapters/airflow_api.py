@@ -155,6 +155,16 @@ class AirflowApi:
         """Lets the scheduler run a DAG."""
         self._call("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
 
+    def answer(self, dag_id: str, run_id: str, task_id: str, option: str) -> None:
+        """Choose an option of a question that a task of a run waits with.
+
+        Raises:
+            ConflictError: it was answered before.
+            NotFoundError: the task has not asked yet, or is no question.
+        """
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/-1/hitlDetails"
+        self._call("PATCH", path, json={"chosen_options": [option], "params_input": {}})
+
     def import_errors(self) -> dict[str, str]:
         """The DAG files that do not import, each with the last line of its traceback."""
         found = self._call("GET", "/importErrors", params={"limit": 100})["import_errors"]

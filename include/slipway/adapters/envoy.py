@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ def write_bootstrap(
     control_port: int = 8080,
     max_body_bytes: int = 16 * 1024 * 1024,
     edge: Edge | None = None,
+    control_headers: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `bootstrap.yaml`, and an empty fleet where there is none yet; return the bootstrap's path.
 
@@ -86,6 +87,7 @@ def write_bootstrap(
         control_port=control_port,
         max_body_bytes=max_body_bytes,
         edge=edge or Edge(),
+        control_headers=control_headers,
     )
     _write_whole(path, json.dumps(config, indent=1))  # JSON is YAML
     for name, resources in (("cds.json", cluster_resources([])), ("rds.json", [route_resource([])])):

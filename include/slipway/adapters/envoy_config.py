@@ -18,7 +18,7 @@ Facts that the shape rests on, each kept by a test against the real Envoy:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,7 @@ def bootstrap(
     control_port: int,
     max_body_bytes: int,
     edge: Edge,
+    control_headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The static part: listener, admin port, the control cluster, and where the dynamic files lie."""
     manager = _connection_manager(xds_dir, max_body_bytes, edge)
@@ -177,7 +178,7 @@ def bootstrap(
         "admin": {"address": _address(host, admin_port)},
         "static_resources": {
             "listeners": [{"name": "gateway", "address": _address(host, gateway_port), "filter_chains": [chain]}],
-            "clusters": [_cluster(CONTROL_CLUSTER, control_host, control_port)],
+            "clusters": [_cluster(CONTROL_CLUSTER, control_host, control_port, control_headers)],
         },
         "dynamic_resources": {"cds_config": _file_source(xds_dir / "cds.json")},
         "overload_manager": {
@@ -191,11 +192,12 @@ def bootstrap(
 # --- clusters and routes of a fleet ---------------------------------------------------------------------
 
 
-def _cluster(name: str, host: str, port: int) -> dict[str, Any]:
+def _cluster(name: str, host: str, port: int, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
     options = _typed(
         "extensions.upstreams.http.v3.HttpProtocolOptions",
         common_http_protocol_options={"idle_timeout": _UPSTREAM_IDLE},
         explicit_http_config={"http_protocol_options": {}},
+        **({"http_filters": _sends(headers)} if headers else {}),
     )
     endpoint = {"endpoint": {"address": _address(host, port)}}
     return {
@@ -206,6 +208,23 @@ def _cluster(name: str, host: str, port: int) -> dict[str, Any]:
         "circuit_breakers": {"thresholds": [_LIMITS]},
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
     }
+
+
+def _sends(headers: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Filters that set these headers on every request to a cluster, whatever the client sent."""
+    kind = "extensions.filters.http.header_mutation.v3.HeaderMutation"
+    changes = [
+        {"append": {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+        for name, value in headers.items()
+    ]
+    codec = _typed("extensions.filters.http.upstream_codec.v3.UpstreamCodec")
+    return [
+        {
+            "name": "envoy.filters.http.header_mutation",
+            "typed_config": _typed(kind, mutations={"request_mutations": changes}),
+        },
+        {"name": "envoy.filters.http.upstream_codec", "typed_config": codec},
+    ]
 
 
 def _discovery_of(host: str) -> dict[str, Any]:

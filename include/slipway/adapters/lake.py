@@ -330,6 +330,17 @@ class ParquetLake:
         self._files.write(path, content.encode() if isinstance(content, str) else content)
         return self._files.uri(path)
 
+    def read_report(self, model: str, run: str, name: str) -> bytes:
+        """The content of a report.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        path = f"reports/model={model}/{run}/{name}"
+        if not self._files.exists(path):
+            raise NotFoundError(f"no report {name} of {model} in {run}; it may have been cleared away")
+        return self._files.read(path)
+
 
 def _highest_hash(limit: int, total: int) -> int:
     """A bound that a tenth more than `limit` of `total` rows stay below, and some more where `limit` is small."""

@@ -5,7 +5,17 @@ from __future__ import annotations
 from sqlalchemy import Column, Integer, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
-__all__ = ["api_keys", "decisions", "ledger", "packages", "rollouts", "slots", "traffic"]
+__all__ = [
+    "actions",
+    "api_keys",
+    "decisions",
+    "ledger",
+    "packages",
+    "rollouts",
+    "slots",
+    "traffic",
+    "traffic_samples",
+]
 
 _METADATA = MetaData()
 _TIME = TIMESTAMP(timezone=True)
@@ -69,4 +79,18 @@ api_keys = _table(
     json="scopes",
     time="created_at expires_at revoked_at",
     key="name",
+)
+actions = _table(
+    "actions",
+    text="id actor via action model outcome message",
+    json="detail",
+    time="at finished_at",
+    key="id",
+)
+traffic_samples = _table(
+    "traffic_samples",
+    text="model slot",
+    number="requests errors",
+    time="minute",
+    key="model slot minute",
 )

@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 LOGIN = "admin"
+# Everybody's name is their role: who administers, who acts on models, who only looks.
+_USERS = {LOGIN: "admin", "operator": "op", "viewer": "viewer"}
 
 # Both serve task logs over HTTP by default, on fixed ports; the api-server reads them from the shared folder.
 COMPONENTS = {
@@ -67,7 +69,7 @@ def _core(settings: Settings) -> dict[str, str]:
         "core__default_timezone": "utc",
         "core__fernet_key": settings.secret("airflow_fernet_key"),
         "core__auth_manager": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
-        "core__simple_auth_manager_users": f"{LOGIN}:admin",
+        "core__simple_auth_manager_users": ",".join(f"{name}:{role}" for name, role in _USERS.items()),
         "core__simple_auth_manager_passwords_file": str(_password_file(settings)),
         "core__execution_api_server_url": f"{settings.airflow_uri}/execution/",
         "core__lazy_load_plugins": "True",
@@ -159,13 +161,13 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def prepare(settings: Settings) -> None:
-    """Writes the password file of Airflow's simple login, with the password of the `.env` file."""
+    """Writes the password file of Airflow's simple login, with the passwords of the `.env` file."""
     target = _password_file(settings)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        json.dump({LOGIN: settings.secret("airflow_admin_password")}, file)
+        json.dump({name: settings.secret(f"airflow_{name}_password") for name in _USERS}, file)
     temporary.replace(target)
 
 

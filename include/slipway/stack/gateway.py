@@ -12,7 +12,16 @@ from slipway.settings import Settings
 if TYPE_CHECKING:
     from slipway.core.edge import Edge, RateLimit
 
-__all__ = ["access_log", "edge", "refresh_certificate", "trusted_certificate", "write_bootstrap"]
+__all__ = [
+    "GATEWAY_HEADER",
+    "access_log",
+    "edge",
+    "refresh_certificate",
+    "trusted_certificate",
+    "write_bootstrap",
+]
+
+GATEWAY_HEADER = "x-slipway-gateway"  # by it the control API knows what the gateway shows to everybody
 
 
 def access_log(settings: Settings) -> Path | None:
@@ -108,6 +117,7 @@ def write_bootstrap(settings: Settings) -> None:
         control_port=settings.airflow_port,
         max_body_bytes=settings.max_body_bytes,
         edge=options,
+        control_headers={GATEWAY_HEADER: settings.gateway_token},
     )
     refresh_certificate(settings)
     if options.reads_keys and not envoy.keys_are_published(settings.xds_dir, needed=options.need_key):

@@ -37,6 +37,8 @@ SECRETS: dict[str, Callable[[], str]] = {
     "SLIPWAY_POSTGRES_PASSWORD": _token,
     "SLIPWAY_SUPERVISOR_PASSWORD": _token,
     "SLIPWAY_AIRFLOW_ADMIN_PASSWORD": _password,
+    "SLIPWAY_AIRFLOW_OPERATOR_PASSWORD": _password,
+    "SLIPWAY_AIRFLOW_VIEWER_PASSWORD": _password,
     "SLIPWAY_AIRFLOW_FERNET_KEY": _fernet_key,
     "SLIPWAY_AIRFLOW_SECRET_KEY": _token,
     "SLIPWAY_AIRFLOW_JWT_SECRET": _signing_key,

@@ -30,6 +30,12 @@ class Acting(EdgeKeeping):
         run = self.airflow.trigger(dag, conf, note=f"asked for by {actor}")
         return {"model": model, "dag_id": dag, "run_id": run, "url": self.airflow.run_url(dag, run)}
 
+    def start_release(self, model: str, version: str | None, reason: str, *, actor: str) -> dict[str, Any]:
+        """Start the release DAG for a version, by default the challenger; the run's id and URL."""
+        dag = f"{self.spec(model).name}_release"
+        run = self.airflow.trigger(dag, {"version": version, "reason": reason}, note=f"asked for by {actor}")
+        return {"model": model, "version": version, "dag_id": dag, "run_id": run, "url": self.airflow.run_url(dag, run)}
+
     def run_dag(self, dag: str, conf: Mapping[str, Any], *, wait: bool, say: Say) -> str:
         """Start a DAG run and, with `wait`, follow it to its end.
 
@@ -73,6 +79,24 @@ class Acting(EdgeKeeping):
             kind = DataError if answer.status_code in (400, 404, 413, 415, 422) else GatewayError
             raise kind(f"the gateway answered {answer.status_code}: {_detail(answer.text)}")
         return dict(answer.json())
+
+    def through_gateway(self, route: str, model: str, body: bytes) -> tuple[int, Any, Mapping[str, str]]:
+        """Send a body to a model's route as any client would: status, JSON answer, headers.
+
+        Raises:
+            GatewayError: no gateway answers, or not with JSON.
+        """
+        import httpx
+
+        headers = {"content-type": "application/json"}
+        try:
+            with httpx.Client(**self.gateway_client()) as client:
+                answer = client.post(f"/{route}/{model}", content=body, headers=headers)
+            return answer.status_code, answer.json() if answer.content else {}, answer.headers
+        except httpx.TransportError as error:
+            raise GatewayError(f"no gateway answers at {self.settings.gateway_uri}; see `slipway status`") from error
+        except ValueError as error:
+            raise GatewayError(f"the gateway answered {answer.status_code} and no JSON") from error
 
     def simulate(
         self,
