@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from slipway.adapters.postgres_samples import PostgresSamples
     from slipway.core.fleet import ModelStatus
     from slipway.core.rollout_record import Rollout
+    from slipway.core.routes import Address
     from slipway.core.slot_metrics import SlotMetrics
 
 __all__ = ["Cockpit"]
@@ -208,7 +209,7 @@ class Cockpit(Adapters):
             gateway = self.releases.parts.gateway.observe()
         except GatewayError:
             gateway = None
-        ports = {slot.slot: slot.port for slot in self.releases.parts.store.slots(rollout.model)}
+        places = {slot.slot: slot.address for slot in self.releases.parts.store.slots(rollout.model)}
         sides: dict[str, Any] = {}
         for side, slot, version in (
             ("new", rollout.slot, rollout.version),
@@ -225,14 +226,14 @@ class Cockpit(Adapters):
                 entry |= {"weight": gateway.weights.get(rollout.model, {}).get(slot, 0), "total": stats.requests}
                 entry |= {"total_errors": stats.errors, "requests": stats.requests - before.get("requests", 0)}
                 entry |= {"errors": stats.errors - before.get("errors", 0)}
-            sides[side] = entry | self._latency(rollout.baseline.get(side), ports.get(slot))
+            sides[side] = entry | self._latency(rollout.baseline.get(side), places.get(slot))
         return sides
 
-    def _latency(self, before: Mapping[str, Any] | None, port: int | None) -> dict[str, Any]:
+    def _latency(self, before: Mapping[str, Any] | None, place: Address | None) -> dict[str, Any]:
         from slipway.core.slot_metrics import SlotMetrics
 
         try:
-            found: SlotMetrics | None = self.releases.parts.probe.metrics(port) if port else None
+            found: SlotMetrics | None = self.releases.parts.probe.metrics(place) if place else None
         except SlipwayError:
             found = None
         if found is None:
