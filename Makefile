@@ -122,6 +122,7 @@ down-volumes:  ## stop the containers and delete all of their data, after a ques
 	@docker ps --quiet --filter label=slipway.model | xargs -r docker stop >/dev/null
 	@docker ps --all --quiet --filter label=slipway.model | xargs -r docker rm --force >/dev/null
 	@$(COMPOSE) --profile full --profile celery down --volumes --remove-orphans
+
 .PHONY: backup restore
 backup: | $(UV)  ## databases, artefacts, bentos and the prediction log into a folder; KEEP=7 deletes older ones
 	@$(SLIPWAY) backup $(if $(KEEP),--keep $(KEEP))

@@ -13,7 +13,9 @@ from compose.running import Stack
 
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 CORE = {"postgres", "init", "mlflow", *AIRFLOW, "gateway", "serving-base", "keeper", "agent", "statsd"}
-STARTED = frozenset({*CORE, "redis", "airflow-worker", "prometheus", "node-exporter", "postgres-exporter"})
+STARTED = frozenset(
+    {*CORE, "redis", "airflow-worker", "prometheus", "alertmanager", "node-exporter", "postgres-exporter"}
+)
 
 
 def free_ports(count: int) -> list[int]:

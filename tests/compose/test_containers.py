@@ -193,9 +193,11 @@ def test_what_is_killed_returns_by_itself_and_nothing_is_lost(stack: Stack, part
 
 def test_prometheus_reaches_every_part_and_the_bento(stack: Stack) -> None:
     """Grafana has no stand-in, so not the whole profile is started."""
-    stack.docker.compose("--profile", "monitoring", "up", "-d", "prometheus", "node-exporter", "postgres-exporter")
+    watching = ("prometheus", "alertmanager", "node-exporter", "postgres-exporter")
+    stack.docker.compose("--profile", "monitoring", "up", "-d", *watching)
     stack.make("compose-wait")
     parts = {"keeper:9105", "gateway:9901", "statsd:9102", f"slipway-iris-{stack.models()['iris']['live_slot']}:3000"}
+    parts |= {"prometheus:9090", "alertmanager:9093", "node-exporter:9100", "postgres-exporter:9187"}
 
     def reached() -> bool:
         url = "http://127.0.0.1:9090/api/v1/query?query=up"
