@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -10,23 +9,13 @@ import pytest
 from compose.daemon import HOME, DockerError, own_daemon
 from compose.images import build_all
 from compose.running import Stack
+from loop.conftest import free_ports
 
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 CORE = {"postgres", "init", "mlflow", *AIRFLOW, "gateway", "serving-base", "keeper", "agent", "statsd"}
 STARTED = frozenset(
     {*CORE, "redis", "airflow-worker", "prometheus", "alertmanager", "node-exporter", "postgres-exporter"}
 )
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,9 +93,11 @@ def own_daemon(environment: dict[str, str]) -> Iterator[Docker]:
     if os.geteuid() != 0:
         raise DockerError("no Docker runs that this user may speak to, and one of the test's own needs root")
     HOME.mkdir(parents=True, exist_ok=True)
-    socket, log = HOME / "docker.sock", HOME / "dockerd.log"
-    command = ["dockerd", "--data-root", str(HOME / "data"), "--exec-root", str(HOME / "exec")]
-    command += ["--pidfile", str(HOME / "dockerd.pid"), "--host", f"unix://{socket}", "--group", "0"]
+    # The path of a socket may have 107 bytes, which a deep checkout would use up.
+    running = Path(tempfile.mkdtemp(prefix="slipway-docker-", dir="/tmp"))
+    socket, log = running / "docker.sock", HOME / "dockerd.log"
+    command = ["dockerd", "--data-root", str(HOME / "data"), "--exec-root", str(running / "exec")]
+    command += ["--pidfile", str(running / "dockerd.pid"), "--host", f"unix://{socket}", "--group", "0"]
     command += ["--bip", "172.31.250.1/24", "--default-address-pool", "base=172.31.240.0/21,size=26"]
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
@@ -104,6 +107,16 @@ def own_daemon(environment: dict[str, str]) -> Iterator[Docker]:
         yield docker
     finally:
         _stop(docker, process)
+        _clear(running)
+
+
+def _clear(folder: Path) -> None:
+    """Docker's containerd ends a little after it, and writes until then."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.25)
 
 
 def _answers(docker: Docker) -> bool:

@@ -59,22 +59,14 @@ class Stack:
 
     def make(self, *arguments: str, timeout: float = 900) -> str:
         """A make target, as a person types it."""
-        command = ["make", *arguments]
-        done = subprocess.run(
-            command,
-            cwd=PROJECT_DIR,
-            env=self.docker.environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        return done.stdout
+        return self._run(["make", *arguments], True, timeout).stdout
 
     def cli(self, *arguments: str, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """`slipway --stack compose …` on this machine."""
         command = [str(PROJECT_DIR / ".venv/bin/slipway"), "--stack", "compose", *arguments]
+        return self._run(command, check, timeout)
+
+    def _run(self, command: list[str], check: bool, timeout: float) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             command,
             cwd=PROJECT_DIR,

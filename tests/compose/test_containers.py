@@ -224,7 +224,9 @@ def test_tasks_run_in_workers_with_the_profile_celery(stack: Stack) -> None:
     stack.docker.environment.update(COMPOSE_PROFILES="celery", SLIPWAY_EXECUTOR="celery")
     stack.make("compose-start")
     stack.cli("run", "iris_data")
-    assert re.search(r"Task .*execute_workload.* succeeded", stack.log_of("airflow-worker"))
+    # The worker says so a moment after the run has ended.
+    succeeded = re.compile(r"Task .*execute_workload.* succeeded")
+    wait_until(lambda: succeeded.search(stack.log_of("airflow-worker")), 60, "a worker to say that it ran a task")
     assert stack.live_version == version
     stack.make("compose-down")
     for name in ("COMPOSE_PROFILES", "SLIPWAY_EXECUTOR"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from slipway.adapters.whole_file import write_whole
 from slipway.errors import GatewayError
 
 __all__ = ["expires_at", "generated_certificate", "given_certificate", "trust_exactly"]
@@ -38,8 +38,8 @@ def generated_certificate(folder: Path, names: Sequence[str], now: datetime) -> 
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     chain_pem, key_pem = _self_signed(names, now)
     # The key first: a certificate is believed only together with the key that fits it.
-    _write(key, key_pem, 0o600)
-    _write(certificate, chain_pem, 0o644)
+    write_whole(key, key_pem, 0o600)
+    write_whole(certificate, chain_pem, 0o644)
     return chain_pem, key_pem
 
 
@@ -135,13 +135,3 @@ def _self_signed(names: Sequence[str], now: datetime) -> tuple[str, str]:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return made.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
-
-
-def _write(path: Path, content: str, mode: int) -> None:
-    aside = path.with_suffix(".new")
-    aside.unlink(missing_ok=True)
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

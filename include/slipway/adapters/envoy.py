@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -27,6 +26,7 @@ from slipway.adapters.envoy_config import (
     route_resource,
 )
 from slipway.adapters.envoy_keys import KEYS_FILE, keys_resource, needs_key
+from slipway.adapters.whole_file import write_whole
 from slipway.core.edge import Edge
 from slipway.core.keys import ApiKey
 from slipway.core.routes import BackendStats, GatewayState, Route, SlotName, cluster_name
@@ -35,22 +35,6 @@ from slipway.errors import GatewayError
 __all__ = ["EnvoyGateway", "keys_are_published", "publish_certificate", "publish_keys", "write_bootstrap"]
 
 _STATS = ("upstream_rq_active", "upstream_rq_total", "upstream_rq_5xx")
-
-
-def _write_whole(path: Path, content: str, mode: int = 0o666) -> None:
-    """Replace a file at once: Envoy reads on rename only, and must never read half of one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.unlink(missing_ok=True)
-    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _discovery(resources: Sequence[dict[str, Any]]) -> tuple[str, str]:
@@ -89,10 +73,10 @@ def write_bootstrap(
         edge=edge or Edge(),
         control_headers=control_headers,
     )
-    _write_whole(path, json.dumps(config, indent=1))  # JSON is YAML
+    write_whole(path, json.dumps(config, indent=1))  # JSON is YAML
     for name, resources in (("cds.json", cluster_resources([])), ("rds.json", [route_resource([])])):
         if not (xds_dir / name).exists():
-            _write_whole(xds_dir / name, _discovery(resources)[1])
+            write_whole(xds_dir / name, _discovery(resources)[1])
     return path
 
 
@@ -113,7 +97,7 @@ def _replace(path: Path, response: tuple[str, str], mode: int = 0o666) -> bool:
     except (OSError, ValueError, AttributeError):
         pass  # missing or damaged: write it anew
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(path, response[1], mode)
+    write_whole(path, response[1], mode)
     return True
 
 
