@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from loop.conftest import PORTS, Stack, free_ports
+from loop.conftest import PORTS, SLOTS, Stack, free_ports
 from slipway.errors import SlipwayError
 from slipway.ports import Packager
 from slipway.settings import PROJECT_DIR, Settings
@@ -55,11 +55,11 @@ class FaultStack:
     def __init__(self, fleet: Path = FLEET) -> None:
         self._fleet = fleet
         env = {name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY_", "AIRFLOW"))}
-        ports = free_ports(len(PORTS) + 1)
+        ports = free_ports(len(PORTS) + SLOTS)
         env |= {f"SLIPWAY_{name.upper()}_PORT": str(port) for name, port in zip(PORTS, ports, strict=False)}
         env |= {
             "SLIPWAY_HOME": str(HOME),
-            "SLIPWAY_SLOT_PORT_BASE": str(ports[-1]),
+            "SLIPWAY_SLOT_PORT_BASE": str(ports[len(PORTS)]),
             "SLIPWAY_FLEET_DIR": str(fleet),
             "SLIPWAY_FAULT_HOOK": str(Path(__file__).parent / "hook.py"),
             "SLIPWAY_DRIVER_SILENCE_SECONDS": "2",

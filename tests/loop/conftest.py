@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,16 +39,25 @@ PORTS = (
 )
 
 
+SLOTS = 40  # how many ports in a row a test stack's slots may take
+# Below what the kernel gives to outgoing connections (32768 and up by default), or one of them could sit on the port
+# of a slot that starts later; above the usual defaults, so that a stack of somebody's is left alone.
+_PORTS = range(12_000, 32_000)
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now; all are held while they are chosen, so they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports in a row that are free now; each call looks at another place."""
+    for _ in range(100):
+        first = random.randrange(_PORTS.start, _PORTS.stop - count)
+        ports = list(range(first, first + count))
+        with ExitStack() as held:
+            try:
+                for port in ports:
+                    held.enter_context(closing(socket.socket())).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return ports
+    raise RuntimeError(f"no {count} free ports in a row")
 
 
 def wait_until(condition: Callable[[], Any], timeout_seconds: float, what: str) -> Any:
@@ -110,11 +120,11 @@ class Stack:
 def running_stack(home: Path, **settings: str) -> Iterator[Stack]:
     """A fresh stack in a folder of its own, with more of its environment; it is down at the end."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY_", "AIRFLOW"))}
-    ports = free_ports(len(PORTS) + 1)
+    ports = free_ports(len(PORTS) + SLOTS)
     env |= {f"SLIPWAY_{name.upper()}_PORT": str(port) for name, port in zip(PORTS, ports, strict=False)}
     env |= {
         "SLIPWAY_HOME": str(home),
-        "SLIPWAY_SLOT_PORT_BASE": str(ports[-1]),
+        "SLIPWAY_SLOT_PORT_BASE": str(ports[len(PORTS)]),
         "PYTHONPATH": str(PROJECT_DIR / "include"),
         "SLIPWAY_SPOOL_SEGMENT_MAX_AGE_SECONDS": "1",
         **settings,
