@@ -125,7 +125,7 @@ class _Stream:
         connection = await self._idle.get()
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
-                if connection is None:
+                if connection is None or connection[0].at_eof():  # the gateway closes what lies idle for minutes
                     connection = await asyncio.open_connection("127.0.0.1", self._port)
                 connection[1].write(self._requests[row])
                 status, headers = await _answer(connection[0])
