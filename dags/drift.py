@@ -7,7 +7,8 @@ reference and the validated, labelled, logged rows; `retrain` starts `{model}_tr
 
 **Skipped tasks after `decide` are the normal night:** nothing drifted, or the drift does not hurt. The reasons are in
 the log of `decide` and in `slipway ledger --decisions`. The verdict `alert` asks for a person: the week's retrains are
-used up, or the gate refused several challengers in a row.
+used up, or the gate refused several challengers in a row. Whoever has looked runs the DAG with `insist`: then the
+labelled rows of the window are trained on all the same, unless they are quarantined.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ def build(model: str, cron: str) -> None:
                 None, type=["null", "string"], format="date-time", description="empty: window_hours before end"
             ),
             "end": Param(None, type=["null", "string"], format="date-time", description="empty: now"),
+            "insist": Param(
+                False, type="boolean", description="retrain on the window's labelled rows, whatever the policy says"
+            ),
         },
     )
     def drift_dag() -> None:
@@ -51,12 +55,12 @@ def build(model: str, cron: str) -> None:
                 return wiring().watch(model, params["start"], end)
 
         @task(execution_timeout=timedelta(minutes=30))
-        def decide(report: dict[str, Any]) -> dict[str, Any]:
+        def decide(report: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
             from dagparts import final_errors, skip_unless
             from slipway.wiring import wiring
 
             with final_errors():
-                decision = wiring().decide_retrain(model, report)
+                decision = wiring().decide_retrain(model, report, insisted=params["insist"])
             skip_unless(decision["retrain"], "; ".join(decision["reasons"]))
             return decision
 

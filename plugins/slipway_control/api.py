@@ -45,6 +45,7 @@ class Retrain(BaseModel):
 
     reason: Literal["manual", "scheduled", "drift"] = "manual"
     dataset: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    traffic: bool = Field(default=False, description="train on the labelled traffic of the last window as well")
 
 
 class Why(BaseModel):
@@ -166,7 +167,7 @@ def retrain(model: Model, slipway: SlipwayDep, who: Trains, wish: Retrain | None
         "retrain",
         model,
         wish.model_dump(),
-        lambda: slipway.start_training(model, wish.reason, wish.dataset, actor=who.name),
+        lambda: slipway.start_training(model, wish.reason, wish.dataset, actor=who.name, traffic=wish.traffic),
         actor=who.name,
         via=who.via,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import httpx
@@ -18,13 +19,19 @@ from slipway_control.app import create_app
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 ROLLOUT_MS = 180_000
+expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
 def drifted(stack: Stack) -> datetime:
     """Version 1 of iris is live, and flowers have grown since; nobody has done anything about it. When it began."""
     began = datetime.now(UTC)
-    stack.cli("demo", "iris", timeout=900)
+    with ThreadPoolExecutor(1) as pool:
+        demo = pool.submit(stack.cli, "demo", "iris", timeout=500)
+        asked = lambda: (stack.models()["iris"]["rollout"] or {}).get("awaits_approval")  # noqa: E731
+        wait_until(asked, 400, "the first version to wait for a yes")
+        stack.cli("approve", "iris")
+        demo.result()
     shift = ["--shift", "petal_length=+1.5", "--shift", "petal_width=+0.8"]
     stack.cli("simulate", "iris", "--rows", "1000", "--rate", "250", *shift, "--labels", "--seed", "12")
     logged = stack.home / "lake" / "labels" / "model=iris"
@@ -91,7 +98,7 @@ def test_an_operator_heals_a_drifted_model_and_takes_it_back(
     row.get_by_role("link", name="iris", exact=True).click()
     expect(cockpit.get_by_role("heading", name="Drift by feature")).to_be_visible()
     expect(cockpit.locator("table.drift")).to_contain_text("petal_length drifted")
-    expect(cockpit.locator(".story")).to_contain_text("Retrain held back")
+    expect(cockpit.locator(".story")).to_contain_text("Automatic retraining stopped")
     expect(cockpit.locator("#chart-quality")).to_be_visible()
     cockpit.get_by_role("link", name="drift report").first.click()
     report = cockpit.frame_locator("iframe.report-frame")
@@ -99,7 +106,7 @@ def test_an_operator_heals_a_drifted_model_and_takes_it_back(
     page.go_back()
 
     # A retrain is started; its version turns up as a canary and waits for a yes.
-    answer(cockpit, "Retrain…", "Start training")
+    answer(cockpit, "Retrain on traffic…", "Start training")
     expect(cockpit.locator(".asked")).to_contain_text("retrain by operator")
     cockpit.locator("a.tag", has_text="v2").click(timeout=ROLLOUT_MS)
     expect(cockpit.get_by_role("heading", name="rollout of v2")).to_be_visible()

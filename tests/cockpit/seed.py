@@ -107,11 +107,45 @@ def seed(url: str, now: datetime, names: Iterable[str] = (), ledger_rows: int = 
             )
             continue
         _model(writer, model, port)
+        _asked(writer, model)
         port += 2
     have = len(writer.rows["ledger"])
     if names:
         _filler(writer, names, max(0, ledger_rows - have))
     writer.write(url)
+
+
+def _asked(writer: _Writer, model: str) -> None:
+    """What somebody asked for lately, with every way in which it can have ended."""
+    asked: list[tuple[int, str, str, str, dict[str, Any], str, str]] = [
+        (3, "operator", "session", "retrain", {"reason": "manual", "dataset": None}, "asked", ""),
+        (
+            50,
+            "nightly",
+            "key",
+            "split",
+            {"weights": {"champion": 90}},
+            "refused",
+            "a rollout is running; try later",
+        ),
+        (7000, "operator", "session", "rollback", {"version": "2", "reason": "complaints"}, "done", ""),
+        (9000, "operator", "session", "abort", {"reason": "too slow"}, "failed", "the gateway does not answer"),
+    ]
+    for number, (minutes, actor, via, action, detail, outcome, message) in enumerate(asked):
+        at = writer.now - timedelta(minutes=minutes)
+        writer.add(
+            "actions",
+            id=f"{model}-{number}",
+            at=at,
+            actor=actor,
+            via=via,
+            action=action,
+            model=model,
+            detail=detail,
+            outcome=outcome,
+            message=message,
+            finished_at=None if outcome == "asked" else at + timedelta(seconds=1),
+        )
 
 
 def _filler(writer: _Writer, names: list[str], count: int) -> None:

@@ -119,6 +119,8 @@ def decide(
     policy: RetrainPolicy,
     now: datetime,
     estimated_loss: float | None = None,
+    *,
+    insisted: bool = False,
 ) -> RetrainDecision:
     """Retrain or not, with every reason.
 
@@ -127,10 +129,13 @@ def decide(
         quality: None when no labels have come.
         estimated_loss: relative, from confidence or a model of the error; it only counts while there are no labels,
             and then leads to a retrain that is held until they come.
+        insisted: a person asks for the retrain, whatever the policy says; not even that trains on a quarantined window.
     """
     if drift == "quarantined":
         return RetrainDecision("held", ("the window failed its data checks and is quarantined",))
     wanted, why = _wanted(drift_confirmed, quality, policy, estimated_loss)
+    if insisted:
+        return RetrainDecision("retrain", ("a person asked for it", *why))
     if not wanted:
         return RetrainDecision("not_needed", why)
     stop = _stopped(history, policy, now)

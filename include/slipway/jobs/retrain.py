@@ -27,8 +27,10 @@ _log = logging.getLogger(__name__)
 _HISTORY = 200
 
 
-def decide(spec: ModelSpec, watched: Mapping[str, Any], *, decisions: DecisionLog, now: datetime) -> dict[str, Any]:
-    """Whether to retrain after `watch` gave `watched`.
+def decide(
+    spec: ModelSpec, watched: Mapping[str, Any], *, decisions: DecisionLog, now: datetime, insisted: bool = False
+) -> dict[str, Any]:
+    """Whether to retrain after `watch` gave `watched`; `insisted` when a person asks for it against the policy.
 
     Returns:
         `retrain` (bool), `verdict` (retrain, not_needed, held, alert), `reasons`, and the window that was judged. A
@@ -42,7 +44,14 @@ def decide(spec: ModelSpec, watched: Mapping[str, Any], *, decisions: DecisionLo
     history = _history(spec, decisions)
     estimated = (watched.get("estimate") or {}).get("relative_loss")
     result = decide_purely(
-        watched["verdict"], bool(watched["confirmed"]), quality, history, spec.retrain, now, estimated
+        watched["verdict"],
+        bool(watched["confirmed"]),
+        quality,
+        history,
+        spec.retrain,
+        now,
+        estimated,
+        insisted=insisted,
     )
     evidence = {
         "retrain": result.retrain,

@@ -44,6 +44,9 @@ def run_demo(slipway: Wiring, model: str, say: Say) -> None:
     states = _follow(api, train, _new_run(api, train, known[train]), say)
     if states.get("register") == "success":
         say(f"the new version starts {release}: bento, golden rows, traffic, promotion")
+        approval = slipway.spec(model).rollout.approval
+        if approval != "none":
+            say(f"  its policy asks a person {approval.replace('_', ' ')}: `slipway approve {model}`")
         _follow(api, release, _new_run(api, release, known[release]), say)
     else:
         say("nothing new to release: the live version was trained on this very data (or the gate refused a worse one)")

@@ -23,10 +23,19 @@ _KEY_ADVICE = "set SLIPWAY_API_KEY to a key from `slipway keys add`"
 class Acting(EdgeKeeping):
     """Goes through Airflow and the gateway, as a user would."""
 
-    def start_training(self, model: str, reason: str, dataset: str | None, *, actor: str) -> dict[str, Any]:
-        """Start the training DAG; the run's id and URL."""
-        dag = f"{self.spec(model).name}_train"
-        conf = {"reason": reason, "dataset": dataset}
+    def start_training(
+        self, model: str, reason: str, dataset: str | None, *, actor: str, traffic: bool = False
+    ) -> dict[str, Any]:
+        """Start the training DAG, or the drift DAG for a retrain on labelled traffic; the run's id and URL.
+
+        Raises:
+            DataError: both a data set and the traffic are asked for.
+        """
+        if traffic and dataset:
+            raise DataError("either a dataset or the traffic can be trained on, not both")
+        name = self.spec(model).name
+        dag = f"{name}_drift" if traffic else f"{name}_train"
+        conf = {"insist": True} if traffic else {"reason": reason, "dataset": dataset}
         run = self.airflow.trigger(dag, conf, note=f"asked for by {actor}")
         return {"model": model, "dag_id": dag, "run_id": run, "url": self.airflow.run_url(dag, run)}
 

@@ -155,11 +155,11 @@ class Learning(Adapters):
         )
         return answered_rows(hours, self.lake.count_predictions(model, since, until))
 
-    def decide_retrain(self, model: str, report: Mapping[str, Any]) -> dict[str, Any]:
-        """Whether the watched window warrants a retrain."""
+    def decide_retrain(self, model: str, report: Mapping[str, Any], *, insisted: bool = False) -> dict[str, Any]:
+        """Whether the watched window warrants a retrain, or a person asks for one."""
         from slipway.jobs.retrain import decide
 
-        return facts(decide(self.spec(model), report, decisions=self.decision_log, now=now_utc()))
+        return facts(decide(self.spec(model), report, decisions=self.decision_log, now=now_utc(), insisted=insisted))
 
     def assemble(self, model: str, decision: Mapping[str, Any]) -> dict[str, Any]:
         """The training set of a retrain: the reference and the validated, labelled, logged rows."""

@@ -14,7 +14,7 @@ const say = (text) => {
 };
 
 // --- staying up to date: one request at a time, none while nobody looks ------------------------------------
-let tag = null, timer = null, failures = 0, asking = false;
+let tag = null, timer = null, failures = 0, asking = false, again = false;
 
 const mark = (state, text) => {
   pulse.className = `pulse ${state}`;
@@ -30,7 +30,8 @@ const schedule = () => {
 };
 
 const refresh = async () => {
-  if (asking) return;
+  // What is on its way was asked for before an action, so it may not show it.
+  if (asking) { again = true; return; }
   asking = true;
   try {
     const headers = { "x-slipway-part": "1", accept: "text/html" };
@@ -65,7 +66,7 @@ const refresh = async () => {
     notice.hidden = false;
   } finally {
     asking = false;
-    schedule();
+    if (again) { again = false; tag = null; refresh(); } else schedule();
   }
 };
 
@@ -85,7 +86,7 @@ let wanted = null;
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-act]");
   if (!button) return;
-  wanted = { act: button.dataset.act, model: button.dataset.model, version: button.dataset.version };
+  wanted = { act: button.dataset.act, model: button.dataset.model, version: button.dataset.version, traffic: Boolean(button.dataset.traffic) };
   document.getElementById("ask-title").textContent = button.dataset.title;
   document.getElementById("ask-text").textContent = button.dataset.text;
   document.getElementById("ask-yes").textContent = button.dataset.yes;
@@ -108,6 +109,7 @@ document.getElementById("ask-form").addEventListener("submit", async (event) => 
   if (wanted.act !== "retrain" && reason) body.reason = reason;
   const version = wanted.version || document.getElementById("ask-version").value;
   if (wanted.act === "rollback" && version) body.version = version;
+  if (wanted.traffic) body.traffic = true;
   try {
     const { status, answer } = await post(`/api/${wanted.act}/${wanted.model}`, body);
     if (status >= 400) throw new Error(answer.detail || `the server answered ${status}`);

@@ -18,6 +18,6 @@ ROLLOUT = REAL.rollout.model_copy(
         "keep_warm_seconds": 3600.0,
     }
 )
-# Whoever looks decides here: labels alone never suffice for a retrain of its own.
-RETRAIN = REAL.retrain.model_copy(update={"min_new_labels": 1_000_000})
+# Whoever looks decides here: nothing is retrained by itself.
+RETRAIN = REAL.retrain.model_copy(update={"max_per_week": 0})
 MODEL = REAL.model_copy(update={"rollout": ROLLOUT, "retrain": RETRAIN, "candidates": REAL.candidates[:1]})
