@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from slipway.spec import Feature, ModelSpec
+from slipway.core.openapi_schemas import (
+    invocations_schema,
+    prediction_schema,
+    row_schema,
+    scoring_schema,
+    target_schema,
+)
+from slipway.spec import ModelSpec
 
 __all__ = ["document"]
 
-# What a bento can compute with: numbers are float32 there.
-_FLOAT32_MAX = 3.4028234663852886e38
-_INT64_MAX = 2**63 - 1
 _INT32_MAX = 2**31 - 1
 _PROBLEM = {
     "type": "object",
@@ -109,7 +113,7 @@ def document(
     }
     schemas: dict[str, Any] = {"Problem": _PROBLEM}
     for spec in specs:
-        schemas[f"{spec.name}_row"] = _row_schema(spec)
+        schemas[f"{spec.name}_row"] = row_schema(spec)
         paths.update(_model_paths(spec, max_batch_rows))
     _add_refusals(paths, need_key=need_key, limited=limited)
     return {
@@ -143,58 +147,10 @@ def _add_refusals(paths: dict[str, Any], *, need_key: bool, limited: bool) -> No
 
 def _model_paths(spec: ModelSpec, max_batch_rows: int) -> dict[str, Any]:
     name = spec.name
-    row = {"$ref": f"#/components/schemas/{name}_row"}
-    rows = {
-        "type": "object",
-        "properties": {"rows": {"type": "array", "items": row, "minItems": 1, "maxItems": max_batch_rows}},
-        "required": ["rows"],
-        "additionalProperties": False,
-    }
-    feedback = {
-        "type": "object",
-        "properties": {
-            "request_id": {"type": "string", "format": "uuid"},
-            "row": {"type": "integer", "minimum": 0, "maximum": _INT32_MAX, "default": 0},
-            "label": _target_schema(spec),
-        },
-        "required": ["request_id", "label"],
-        "additionalProperties": False,
-    }
-    refusals = _problems("400", "413", "415", "422", "429", "503")
     return {
-        f"/predict/{name}": {
-            "post": _operation(
-                f"Predict {spec.target.name}: one row, or up to {max_batch_rows:,} rows",
-                name,
-                {"200": _json_answer(_prediction_schema(spec), "the prediction", _RESPONSE_HEADERS), **refusals},
-                body={"anyOf": [row, rows]},
-                example=dict(spec.golden_rows[0]),
-                headers=True,
-            )
-        },
-        f"/invocations/{name}": {
-            "post": _operation(
-                "MLflow's scoring protocol; `inputs` may also hold one list per feature, all of one length",
-                name,
-                {"200": _json_answer(_invocations_schema(spec), "the predictions", _RESPONSE_HEADERS), **refusals},
-                body=_scoring_schema(spec, row, max_batch_rows),
-                example={"dataframe_records": [dict(row) for row in spec.golden_rows]},
-                headers=True,
-            )
-        },
-        f"/feedback/{name}": {
-            "post": _operation(
-                "The true labels of earlier answers, before or long after",
-                name,
-                {"202": _json_answer({"type": "object"}, "durably stored"), **refusals},
-                body={
-                    "anyOf": [
-                        feedback,
-                        {"type": "array", "items": feedback, "minItems": 1, "maxItems": max_batch_rows},
-                    ]
-                },
-            )
-        },
+        f"/predict/{name}": {"post": _predict(spec, max_batch_rows)},
+        f"/invocations/{name}": {"post": _invocations(spec, max_batch_rows)},
+        f"/feedback/{name}": {"post": _feedback(spec, max_batch_rows)},
         f"/health/{name}": {
             "get": _operation(
                 "Ready: a golden row was just inferred",
@@ -209,60 +165,119 @@ def _model_paths(spec: ModelSpec, max_batch_rows: int) -> dict[str, Any]:
                 {"200": {"description": "Prometheus text", "content": {"text/plain": {}}}, **_problems("503")},
             )
         },
-        f"/config/{name}": {
-            "put": _operation(
-                "Set a lasting split of the traffic",
-                "control",
-                {
-                    "200": _json_answer({"type": "object"}, "the split in force"),
-                    **_problems("400", "401", "403", "409", "415", "422", "503"),
-                },
-                body={
-                    "type": "object",
-                    "properties": {
-                        "weights": {
-                            "type": "object",
-                            "properties": {
-                                side: {"type": "integer", "minimum": 0, "maximum": 100}
-                                for side in ("champion", "challenger")
-                            },
-                            "required": ["champion"],
-                            "additionalProperties": False,
-                            "description": "per cent; together 100",
-                        }
-                    },
-                    "required": ["weights"],
-                    "additionalProperties": False,
-                },
-                example={"weights": {"champion": 70, "challenger": 30}},
-                key=True,
-            )
-        },
-        f"/retrain/{name}": {
-            "post": _operation(
-                "Start the training DAG",
-                "control",
-                {
-                    "202": _json_answer({"type": "object"}, "the run's id and URL"),
-                    **_problems("400", "401", "403", "422", "503"),
-                },
-                body={
-                    "type": "object",
-                    "properties": {
-                        "reason": {"enum": ["manual", "scheduled", "drift"], "default": "manual"},
-                        "dataset": {
-                            "type": ["string", "null"],
-                            "pattern": "^[0-9a-f]{64}$",
-                            "description": "SHA-256 of a snapshot in the lake; without it the newest validated one",
-                        },
-                    },
-                    "additionalProperties": False,
-                },
-                body_required=False,
-                key=True,
-            )
-        },
+        f"/config/{name}": {"put": _set_split()},
+        f"/retrain/{name}": {"post": _retrain()},
     }
+
+
+def _bento_refusals() -> dict[str, Any]:
+    return _problems("400", "413", "415", "422", "429", "503")
+
+
+def _row_reference(spec: ModelSpec) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{spec.name}_row"}
+
+
+def _predict(spec: ModelSpec, max_batch_rows: int) -> dict[str, Any]:
+    row = _row_reference(spec)
+    rows = {
+        "type": "object",
+        "properties": {"rows": {"type": "array", "items": row, "minItems": 1, "maxItems": max_batch_rows}},
+        "required": ["rows"],
+        "additionalProperties": False,
+    }
+    return _operation(
+        f"Predict {spec.target.name}: one row, or up to {max_batch_rows:,} rows",
+        spec.name,
+        {"200": _json_answer(prediction_schema(spec), "the prediction", _RESPONSE_HEADERS), **_bento_refusals()},
+        body={"anyOf": [row, rows]},
+        example=dict(spec.golden_rows[0]),
+        headers=True,
+    )
+
+
+def _invocations(spec: ModelSpec, max_batch_rows: int) -> dict[str, Any]:
+    return _operation(
+        "MLflow's scoring protocol; `inputs` may also hold one list per feature, all of one length",
+        spec.name,
+        {"200": _json_answer(invocations_schema(spec), "the predictions", _RESPONSE_HEADERS), **_bento_refusals()},
+        body=scoring_schema(spec, _row_reference(spec), max_batch_rows),
+        example={"dataframe_records": [dict(row) for row in spec.golden_rows]},
+        headers=True,
+    )
+
+
+def _feedback(spec: ModelSpec, max_batch_rows: int) -> dict[str, Any]:
+    one = {
+        "type": "object",
+        "properties": {
+            "request_id": {"type": "string", "format": "uuid"},
+            "row": {"type": "integer", "minimum": 0, "maximum": _INT32_MAX, "default": 0},
+            "label": target_schema(spec),
+        },
+        "required": ["request_id", "label"],
+        "additionalProperties": False,
+    }
+    several = {"type": "array", "items": one, "minItems": 1, "maxItems": max_batch_rows}
+    return _operation(
+        "The true labels of earlier answers, before or long after",
+        spec.name,
+        {"202": _json_answer({"type": "object"}, "durably stored"), **_bento_refusals()},
+        body={"anyOf": [one, several]},
+    )
+
+
+def _set_split() -> dict[str, Any]:
+    share = {"type": "integer", "minimum": 0, "maximum": 100}
+    weights = {
+        "type": "object",
+        "properties": {"champion": share, "challenger": share},
+        "required": ["champion"],
+        "additionalProperties": False,
+        "description": "per cent; together 100",
+    }
+    return _operation(
+        "Set a lasting split of the traffic",
+        "control",
+        {
+            "200": _json_answer({"type": "object"}, "the split in force"),
+            **_problems("400", "401", "403", "409", "415", "422", "503"),
+        },
+        body={
+            "type": "object",
+            "properties": {"weights": weights},
+            "required": ["weights"],
+            "additionalProperties": False,
+        },
+        example={"weights": {"champion": 70, "challenger": 30}},
+        key=True,
+    )
+
+
+def _retrain() -> dict[str, Any]:
+    dataset = {
+        "type": ["string", "null"],
+        "pattern": "^[0-9a-f]{64}$",
+        "description": "SHA-256 of a snapshot in the lake; without it the newest validated one",
+    }
+    return _operation(
+        "Start the training DAG",
+        "control",
+        {
+            "202": _json_answer({"type": "object"}, "the run's id and URL"),
+            **_problems("400", "401", "403", "422", "503"),
+        },
+        body={
+            "type": "object",
+            "properties": {
+                "reason": {"enum": ["manual", "scheduled", "drift"], "default": "manual"},
+                "dataset": dataset,
+            },
+            "additionalProperties": False,
+        },
+        body_required=False,
+        key=True,
+    )
 
 
 def _operation(
@@ -297,90 +312,3 @@ def _json_answer(schema: dict[str, Any], description: str, headers: dict[str, An
 def _problems(*statuses: str) -> dict[str, Any]:
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": _TITLES[status], "content": content} for status in statuses}
-
-
-def _row_schema(spec: ModelSpec) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {feature.name: _feature_schema(feature) for feature in spec.features},
-        "required": list(spec.feature_names),
-        "additionalProperties": False,
-    }
-
-
-def _feature_schema(feature: Feature) -> dict[str, Any]:
-    kinds = {"number": "number", "integer": "integer", "category": "string", "text": "string"}
-    schema: dict[str, Any] = {"type": [kinds[feature.kind], "null"] if feature.nullable else kinds[feature.kind]}
-    if feature.kind in ("number", "integer"):
-        limit = _FLOAT32_MAX if feature.kind == "number" else _INT64_MAX
-        schema["minimum"] = -limit if feature.minimum is None else max(feature.minimum, -limit)
-        schema["maximum"] = limit if feature.maximum is None else min(feature.maximum, limit)
-    if feature.categories is not None:
-        schema["enum"] = [*feature.categories, None] if feature.nullable else list(feature.categories)
-    if feature.kind == "text":
-        schema["maxLength"] = feature.max_length
-    description = f"{feature.description} [{feature.unit}]" if feature.unit else feature.description
-    return schema | ({"description": description} if description else {})
-
-
-def _scoring_schema(spec: ModelSpec, row: dict[str, Any], max_rows: int) -> dict[str, Any]:
-    """Rows by name, or as lists in the order of the features; exactly one spelling at a time."""
-    values = [_feature_schema(feature) for feature in spec.features]
-    count = len(values)
-    in_order = {"type": "array", "prefixItems": values, "minItems": count, "maxItems": count}
-    bounds = {"type": "array", "minItems": 1, "maxItems": max_rows}
-    plain = values if count == 1 else []  # of a single feature a row may be its value
-    either = {**bounds, "items": {"anyOf": [row, in_order, *plain]}}
-    split = {
-        "type": "object",
-        "properties": {"columns": {"const": list(spec.feature_names)}, "data": {**bounds, "items": in_order}},
-        "required": ["data"],
-    }
-    forms = {
-        "dataframe_records": {**bounds, "items": row},
-        "dataframe_split": split,
-        "instances": either,
-        "inputs": either,
-    }
-    return {
-        "oneOf": [
-            {"type": "object", "properties": {name: form}, "required": [name], "additionalProperties": False}
-            for name, form in forms.items()
-        ]
-    }
-
-
-def _target_schema(spec: ModelSpec) -> dict[str, Any]:
-    if spec.target.classes is not None:
-        return {"type": "string", "enum": list(spec.target.classes)}
-    return {"type": "number", "minimum": -_FLOAT32_MAX, "maximum": _FLOAT32_MAX}
-
-
-def _prediction_schema(spec: ModelSpec) -> dict[str, Any]:
-    one = _target_schema(spec)
-    identity = {
-        "request_id": {"type": "string", "format": "uuid"},
-        "model": {"type": "string", "const": spec.name},
-        "model_version": {"type": "string"},
-        "slot": {"type": "string", "enum": ["blue", "green"]},
-    }
-    single: dict[str, Any] = {**identity, "prediction": one}
-    batch: dict[str, Any] = {**identity, "predictions": {"type": "array", "items": one}}
-    if spec.target.classes is not None:
-        chances = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1}}
-        single["probabilities"] = chances
-        batch["probabilities"] = {"type": "array", "items": chances}
-    return {
-        "anyOf": [
-            {"type": "object", "properties": single, "required": [*identity, "prediction"]},
-            {"type": "object", "properties": batch, "required": [*identity, "predictions"]},
-        ]
-    }
-
-
-def _invocations_schema(spec: ModelSpec) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {"predictions": {"type": "array", "items": _target_schema(spec)}},
-        "required": ["predictions"],
-    }
