@@ -81,6 +81,15 @@ def test_a_week_full_of_retrains_stops_and_alerts() -> None:
     assert decide("drift", True, quality(0.5), History(older), POLICY, NOW).retrain
 
 
+def test_a_person_has_the_last_word_but_not_over_a_quarantined_window() -> None:
+    stopped = History([NOW - timedelta(hours=1)] * 3, 2)
+    for loss in (0.0, 0.3):
+        decision = decide("drift", True, quality(loss, labels=0), stopped, POLICY, NOW, insisted=True)
+        assert decision.retrain
+        assert decision.reasons[0] == "a person asked for it"
+    assert decide("quarantined", False, None, History(), POLICY, NOW, insisted=True).verdict == "held"
+
+
 def test_nan_never_asks_for_a_retrain() -> None:
     assert decide("drift", True, quality(math.nan, math.nan), History(), POLICY, NOW).verdict == "not_needed"
 

@@ -67,8 +67,11 @@ class Recorder(Wiring):
     def set_split(self, model: str, weights: Any, *, actor: str, reason: str) -> dict[str, Any]:
         return self._answer("split", model, dict(weights), actor)
 
-    def start_training(self, model: str, reason: str, dataset: str | None, *, actor: str) -> dict[str, Any]:
-        return self._answer("train", load_model(PROJECT_DIR / "include" / "fleet", model).name, reason, dataset, actor)
+    def start_training(
+        self, model: str, reason: str, dataset: str | None, *, actor: str, traffic: bool = False
+    ) -> dict[str, Any]:
+        name = load_model(PROJECT_DIR / "include" / "fleet", model).name
+        return self._answer("drift" if traffic else "train", name, reason, dataset, actor)
 
 
 @pytest.fixture
@@ -207,9 +210,11 @@ def test_malformed_json_and_wrong_types(client: TestClient) -> None:
 def test_retrain_is_accepted_with_and_without_a_wish(client: TestClient, slipway: Recorder) -> None:
     assert client.post("/api/retrain/iris", headers=KEY).status_code == 202
     assert client.post("/api/retrain/iris", headers=KEY, json={"reason": "scheduled"}).status_code == 202
+    assert client.post("/api/retrain/iris", headers=KEY, json={"traffic": True}).status_code == 202
     assert slipway.asked == [
         ("train", "iris", "manual", None, "control-api"),
         ("train", "iris", "scheduled", None, "control-api"),
+        ("drift", "iris", "manual", None, "control-api"),
     ]
     assert is_problem(client.post("/api/retrain/iris", headers=KEY, json={"reason": "because"}), 422)
     assert is_problem(client.post("/api/retrain/rose", headers=KEY), 404)

@@ -272,6 +272,11 @@ def _retrain() -> dict[str, Any]:
             "properties": {
                 "reason": {"enum": ["manual", "scheduled", "drift"], "default": "manual"},
                 "dataset": dataset,
+                "traffic": {
+                    "type": "boolean",
+                    "default": False,
+                    "description": "train on the labelled traffic of the last window too; not with a dataset",
+                },
             },
             "additionalProperties": False,
         },
