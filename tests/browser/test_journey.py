@@ -158,11 +158,11 @@ def test_a_canary_is_aborted_rejected_and_promoted_by_clicking(
 
     page = log_in(person, stack, "operator")
     page.goto(f"{settings.airflow_uri}/slipway/rollout/iris")
-    for button, yes, end in (("Abort…", "Abort", "aborted"), ("Reject…", "Reject", "rolled back")):
+    for button, yes, end in (("Abort…", "Abort", "aborted"), ("Reject…", "Reject", "aborted")):
         begin()
         expect(page.get_by_role("heading", name="rollout of v2")).to_be_visible(timeout=ROLLOUT_MS)
         expect(page.get_by_role("button", name=button)).to_be_visible(timeout=ROLLOUT_MS)
-        answer(page, button, yes, f"to see it {end}")
+        answer(page, button, yes, f"to see it {button}")
         expect(page.locator(".head .light")).to_have_text(end, timeout=ROLLOUT_MS)
         assert stack.models()["iris"]["live_version"] == "1"
         wait_until(lambda: stack.models()["iris"]["rollout"] is None, 60, "the rollout to have ended")

@@ -93,7 +93,7 @@ def _storage(settings: Settings) -> dict[str, str]:
 def _executor(settings: Settings) -> dict[str, str]:
     """Tasks as children of the scheduler, or of workers elsewhere that Redis hands them to."""
     if settings.executor == "local":
-        return {"core__executor": "LocalExecutor"}
+        return {"core__executor": "slipway.stack.executor.LocalExecutor"}
     place = f"{settings.redis_host or settings.host}:{settings.redis_port}"
     return {
         "core__executor": "CeleryExecutor",
