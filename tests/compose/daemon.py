@@ -35,7 +35,8 @@ class Docker:
     """`docker` and `docker compose` against one daemon."""
 
     def __init__(self, socket: Path, compose: list[str], environment: dict[str, str]) -> None:
-        self._compose = compose
+        env_file = environment.get("SLIPWAY_ENV_FILE")
+        self._compose = [*compose, *(["--env-file", env_file] if env_file else [])]
         self.environment = {**environment, "DOCKER_HOST": f"unix://{socket}", "SLIPWAY_DOCKER_SOCKET": str(socket)}
 
     def __call__(self, *arguments: str, check: bool = True, timeout: float = 600, stdin: str | None = None) -> str:

@@ -12,12 +12,17 @@ from slipway.settings import Settings
 if TYPE_CHECKING:
     from slipway.core.edge import Edge, RateLimit
 
-__all__ = ["access_log", "edge", "refresh_certificate", "trusted_certificate", "write_bootstrap"]
+__all__ = ["STDOUT", "access_log", "edge", "refresh_certificate", "trusted_certificate", "write_bootstrap"]
+
+
+STDOUT = Path("/dev/stdout")
 
 
 def access_log(settings: Settings) -> Path | None:
     """Where the access log is written to; None for nowhere."""
-    places = {"off": None, "file": settings.log_dir / "access.log", "stdout": Path("/dev/stdout")}
+    if settings.access_log == "file" and settings.runtime == "docker":
+        return STDOUT  # the gateway's container has no disk; Docker keeps what it writes
+    places = {"off": None, "file": settings.log_dir / "access.log", "stdout": STDOUT}
     return places[settings.access_log]
 
 
