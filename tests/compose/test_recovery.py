@@ -56,11 +56,16 @@ def test_a_backup_outlives_all_volumes(stack: Stack) -> None:
     for name in ("COMPOSE_PROFILES", "SLIPWAY_EXECUTOR"):
         del stack.docker.environment[name]
 
+    lines = stack.env_file.read_text().splitlines()
+    stack.env_file.unlink()
     out = stack.cli("restore", "--no-start").stdout
     say(out)
     assert stack.docker("ps", "--quiet") == ""
     for what in ("lake", "spool", "mlflow", "envoy", "database airflow", "database mlflow", "database slipway"):
         assert f"{what}: what was there before is" in out
+
+    assert sorted(stack.env_file.read_text().splitlines()) == sorted(lines), "a lost .env is the backup's again"
+    assert stack.env_file.stat().st_mode & 0o777 == 0o600
 
     stack.make("down-volumes", "YES=1")
     assert [name for name in stack.docker("volume", "ls", "--quiet").split() if "slipway" in name] == []
@@ -87,7 +92,8 @@ def postgres_elsewhere(stack: Stack) -> Iterator[None]:
     stack.docker.compose("up", "--no-start", "init")  # makes the networks
     given = {"POSTGRES_USER": "slipway", "POSTGRES_PASSWORD": stack.secret("SLIPWAY_POSTGRES_PASSWORD")}
     options = [part for name, value in given.items() for part in ("--env", f"{name}={value}")]
-    options += ["--network", "slipway_public", "--network-alias", "db.example", "--env", "POSTGRES_DB=postgres"]
+    options += ["--network", "slipway_public", "--network-alias", "db.example", "--user", "999:999"]
+    options += ["--env", "POSTGRES_DB=postgres"]
     server = stack.docker("run", "--detach", *options, images_of_the_compose_file()["postgres"]).strip()
     yield
     stack.docker("rm", "--force", "--volumes", server)
