@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from slipway.cli import root
 from slipway.errors import NotFoundError
 from slipway.settings import Settings
-from slipway.stack import compose, service
+from slipway.stack import compose, gateway, service
 from slipway.stack.compose import command_for
 from slipway.stack.health import connected
 from slipway.stack.health import main as health
@@ -111,6 +111,12 @@ def test_mlflows_container_needs_no_secret_but_its_own(settings: Settings) -> No
 def test_an_unknown_service_is_refused_with_the_known_ones(settings: Settings) -> None:
     with pytest.raises(NotFoundError, match="keeper"):
         service.run(settings, "postgres")
+
+
+def test_the_gateways_container_has_no_file_for_its_log(settings: Settings) -> None:
+    on = settings.model_copy(update={"access_log": "file"})
+    assert gateway.access_log(on) == settings.log_dir / "access.log"
+    assert gateway.access_log(on.model_copy(update={"runtime": "docker"})) == gateway.STDOUT
 
 
 def test_commands_for_the_container_stack() -> None:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["STDOUT", "access_log", "edge", "refresh_certificate", "trusted_certificate", "write_bootstrap"]
 
-
 STDOUT = Path("/dev/stdout")
 
 
