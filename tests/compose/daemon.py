@@ -112,8 +112,9 @@ def own_daemon(environment: dict[str, str]) -> Iterator[Docker]:
 
 
 def _clear(folder: Path) -> None:
-    """Docker's containerd ends a little after it, and writes until then."""
+    """Docker's containerd ends a little after it, and writes until then; Docker leaves a mount behind."""
     for _ in range(20):
+        subprocess.run(["umount", "--quiet", str(folder / "exec/netns/default")], capture_output=True, check=False)
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
             return
