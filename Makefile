@@ -123,6 +123,37 @@ down-volumes:  ## stop the containers and delete all of their data, after a ques
 	@docker ps --all --quiet --filter label=slipway.model | xargs -r docker rm --force >/dev/null
 	@$(COMPOSE) --profile full --profile celery down --volumes --remove-orphans
 
+# Backups lie in a folder of this machine that belongs to the user of the containers; they hold secrets.
+COMPOSE_BACKUPS = $(abspath $(or $(SLIPWAY_COMPOSE_BACKUP_DIR),$(shell sed -n 's/^SLIPWAY_COMPOSE_BACKUP_DIR=//p' $(ENV_FILE) 2>/dev/null),var/compose-backups))
+BACKUP_RUN = SLIPWAY_COMPOSE_BACKUP_DIR=$(COMPOSE_BACKUPS) $(COMPOSE) run --rm --no-deps -T backup
+OWN_POSTGRES_RUNS = $(COMPOSE) ps --quiet postgres | xargs -r docker inspect --format '{{.State.Running}}' | grep -q true
+.PHONY: compose-backup compose-restore compose-backup-folder compose-backup-env compose-is-down compose-read-backups
+compose-backup: compose-backup-folder  ## the containers' databases, artefacts, bentos and prediction log into a folder; KEEP=7 deletes older ones
+	@if $(OWN_POSTGRES_RUNS); then started=; else started=yes; $(COMPOSE) up --detach postgres; fi; code=0; \
+	  $(BACKUP_RUN) backup --env - $(if $(KEEP),--keep $(KEEP)) $(ARGS) < $(ENV_FILE) || code=$$?; \
+	  test -z "$$started" || $(COMPOSE) rm --stop --force postgres; exit $$code
+compose-restore: compose-is-down compose-backup-env compose-backup-folder  ## put the newest backup, or FROM, in the place of the containers' data, and start; NO_START=1 only does the first
+	@$(COMPOSE) up --detach postgres; code=0; $(BACKUP_RUN) restore $(FROM) < /dev/null || code=$$?; \
+	  test $$code = 0 -a -z "$(NO_START)" || $(COMPOSE) rm --stop --force postgres; exit $$code
+	@test -n "$(NO_START)" || { $(MAKE) compose-start; $(COMPOSE) exec -T keeper slipway restore --await; }
+compose-is-down:
+	@test -z "$$(docker ps --quiet --filter label=slipway.model)$$($(COMPOSE) ps --quiet keeper 2>/dev/null)" || { \
+	  echo "make: the container stack is up; stop it with \`make compose-down\` before a restore" >&2; exit 1; }
+compose-read-backups: compose-backup-folder
+	@$(BACKUP_RUN) $(ARGS) < /dev/null
+compose-backup-folder:
+	@docker image inspect slipway:local >/dev/null 2>&1 || { \
+	  echo "make: there is no image slipway:local; build it with \`make compose-build\`" >&2; exit 1; }
+	@mkdir -p $(COMPOSE_BACKUPS)
+	@docker run --rm --network none --user 0:0 --cap-drop ALL --cap-add CHOWN --cap-add DAC_OVERRIDE \
+	  --volume $(COMPOSE_BACKUPS):/backups --entrypoint sh slipway:local -euc 'chown 10001:10001 /backups; \
+	  for one in /backups/*/SHA256SUMS; do test ! -e "$$one" || chown -R 10001:10001 "$${one%/*}"; done'
+# A machine without secrets takes those of the backup; the group of the Docker socket is its own.
+compose-backup-env: compose-backup-folder
+	@test -s $(ENV_FILE) || { umask 077; docker run --rm --network none --volume $(COMPOSE_BACKUPS):/backups:ro \
+	  --env SLIPWAY_BACKUP_DIR=/backups slipway:local restore --env $(FROM) | sed '/^SLIPWAY_DOCKER_GROUP=/d' > $(ENV_FILE); }
+	@$(MAKE) compose-secrets
+
 .PHONY: backup restore
 backup: | $(UV)  ## databases, artefacts, bentos and the prediction log into a folder; KEEP=7 deletes older ones
 	@$(SLIPWAY) backup $(if $(KEEP),--keep $(KEEP))

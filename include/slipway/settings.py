@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from slipway.errors import StackError
 
-__all__ = ["PROJECT_DIR", "Settings", "env_file_path", "home_path", "is_set", "load_settings"]
+__all__ = ["PROJECT_DIR", "Settings", "compose_env_file", "env_file_path", "home_path", "is_set", "load_settings"]
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 
@@ -32,6 +32,11 @@ def env_file_path() -> Path:
     """Where the generated secrets and the user's own settings are kept (mode 0600)."""
     home = home_path()
     return PROJECT_DIR / ".env" if home == PROJECT_DIR / "var" else home / ".env"
+
+
+def compose_env_file() -> str | None:
+    """Settings and secrets of the container stack where they are not in the project's `.env`, as for make."""
+    return os.environ.get("SLIPWAY_ENV_FILE") or None
 
 
 def is_set(variable: str) -> bool:
@@ -89,6 +94,9 @@ class Settings(BaseSettings):
     )
 
     executor: Literal["local", "celery"] = Field(default="local", description="what runs Airflow's tasks")
+    airflow_parallelism: int | None = Field(
+        default=None, ge=1, description="tasks at once; default is 4, and 32 over all of Celery's workers"
+    )
     redis_host: str | None = Field(default=None, description="hands tasks to Celery's workers")
     redis_port: int = 6379
 

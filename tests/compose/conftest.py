@@ -28,14 +28,12 @@ def stack() -> Iterator[Stack]:
     environment = {f"SLIPWAY_{name.upper()}_PORT": str(port) for name, port in ports.items()}
     environment["SLIPWAY_ENV_FILE"] = str(env_file)
     environment["SLIPWAY_AIRFLOW_URL"] = f"http://127.0.0.1:{ports['airflow']}"
+    environment["SLIPWAY_COMPOSE_BACKUP_DIR"] = str(HOME / "backups")
     try:
         with own_daemon(environment) as docker:
             build_all(docker, say, STARTED)
-            running = Stack(docker, ports)
+            running = Stack(docker, ports, env_file)
             running.make("compose-secrets")
-            # For commands that read `.env`, whose place a test must not take.
-            lines = (line.partition("=") for line in env_file.read_text().splitlines() if "=" in line)
-            docker.environment.update({name: value for name, _, value in lines})
             try:
                 yield running
             finally:

@@ -35,7 +35,8 @@ class Docker:
     """`docker` and `docker compose` against one daemon."""
 
     def __init__(self, socket: Path, compose: list[str], environment: dict[str, str]) -> None:
-        self._compose = compose
+        env_file = environment.get("SLIPWAY_ENV_FILE")
+        self._compose = [*compose, *(["--env-file", env_file] if env_file else [])]
         self.environment = {**environment, "DOCKER_HOST": f"unix://{socket}", "SLIPWAY_DOCKER_SOCKET": str(socket)}
 
     def __call__(self, *arguments: str, check: bool = True, timeout: float = 600, stdin: str | None = None) -> str:
@@ -111,8 +112,9 @@ def own_daemon(environment: dict[str, str]) -> Iterator[Docker]:
 
 
 def _clear(folder: Path) -> None:
-    """Docker's containerd ends a little after it, and writes until then."""
+    """Docker's containerd ends a little after it, and writes until then; Docker leaves a mount behind."""
     for _ in range(20):
+        subprocess.run(["umount", "--quiet", str(folder / "exec/netns/default")], capture_output=True, check=False)
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
             return

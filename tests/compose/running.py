@@ -8,11 +8,13 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from compose.daemon import Docker
+from slipway.adapters.certificate import trust_exactly
 from slipway.settings import PROJECT_DIR
 
 __all__ = ["Stack", "wait_until"]
@@ -56,6 +58,8 @@ class Stack:
 
     docker: Docker
     ports: dict[str, int]
+    env_file: Path
+    certificate: str | None = None  # in PEM, once the gateway speaks HTTPS
 
     def make(self, *arguments: str, timeout: float = 900) -> str:
         """A make target, as a person types it."""
@@ -81,7 +85,14 @@ class Stack:
 
     @property
     def gateway(self) -> httpx.Client:
-        return httpx.Client(base_url=f"http://127.0.0.1:{self.ports['gateway']}", timeout=30, trust_env=False)
+        scheme, verify = ("https", trust_exactly(self.certificate)) if self.certificate else ("http", True)
+        base_url = f"{scheme}://127.0.0.1:{self.ports['gateway']}"
+        return httpx.Client(base_url=base_url, verify=verify, timeout=30, trust_env=False)
+
+    def secret(self, name: str) -> str:
+        """A line's value in the stack's env file."""
+        lines = (line.partition("=") for line in self.env_file.read_text().splitlines())
+        return next(value for key, _, value in lines if key == name)
 
     def containers(self) -> list[dict[str, Any]]:
         """What `docker inspect` says of every container of the stack, bentos included."""

@@ -18,7 +18,7 @@ from slipway.stack.secrets import SECRETS
 TEXT = (PROJECT_DIR / "docker-compose.yml").read_text()
 FILE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
-ONE_SHOT = {"init", "serving-base"}
+ONE_SHOT = {"init", "serving-base", "backup"}
 PUBLISHED = {"gateway", "airflow-api-server", "mlflow", "grafana"}
 SOCKET = "/var/run/docker.sock"
 

@@ -9,6 +9,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
 
 from compose.conftest import say
@@ -222,20 +223,24 @@ def test_down_and_up_serve_the_same(stack: Stack) -> None:
 def test_tasks_run_in_workers_with_the_profile_celery(stack: Stack) -> None:
     version = stack.live_version
     stack.docker.environment.update(COMPOSE_PROFILES="celery", SLIPWAY_EXECUTOR="celery")
+    with stack.env_file.open("a") as file:
+        file.write("SLIPWAY_TLS=generated\n")
     stack.make("compose-start")
+    stack.certificate = stack.docker("exec", stack.container("keeper")["Id"], "cat", "tls/gateway.crt")
     stack.cli("run", "iris_data")
     # The worker says so a moment after the run has ended.
     succeeded = re.compile(r"Task .*execute_workload.* succeeded")
     wait_until(lambda: succeeded.search(stack.log_of("airflow-worker")), 60, "a worker to say that it ran a task")
     assert stack.live_version == version
-    stack.make("compose-down")
-    for name in ("COMPOSE_PROFILES", "SLIPWAY_EXECUTOR"):
-        del stack.docker.environment[name]
 
 
-def test_no_container_image_or_volume_is_left_over(stack: Stack) -> None:
-    images = stack.docker("images", "--format", "{{.Repository}}:{{.Tag}}").split()
-    assert len([image for image in images if image.startswith("slipway-bento/iris")]) <= 3
-    stack.make("down-volumes", "YES=1")
-    assert stack.containers() == []
-    assert [name for name in stack.docker("volume", "ls", "--quiet").split() if "slipway" in name] == []
+def test_the_gateway_speaks_https_when_the_env_file_says_so(stack: Stack) -> None:
+    """With the restart of the test before, and for all that follow."""
+    with stack.gateway as client:
+        assert client.get("/health").status_code == 200
+    told = json.loads(stack.cli("predict", "iris", json.dumps(ROW)).stdout)
+    assert told["prediction"] == "setosa", "the keeper's container finds and trusts the gateway by its own name"
+    stack.certificate, trusted = None, stack.certificate
+    with stack.gateway as client, pytest.raises(httpx.RemoteProtocolError):
+        client.get("/health")
+    stack.certificate = trusted

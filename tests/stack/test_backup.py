@@ -54,12 +54,16 @@ def filled(settings: Settings) -> Settings:
     (chosen.home / "lake" / ".compaction.lock").touch()
     postgres.initialise(chosen)
     with postgres.serving(chosen):
-        postgres.create_databases(chosen)
-        migrate(chosen.database_uri())
-        ask(chosen, "slipway", PACKAGE, str(chosen.home / "bentoml" / "bentos" / "iris" / "v1"))
-        ask(chosen, "mlflow", "create table runs as select 'a run' as name")
-        ask(chosen, "airflow", "create table dag_run as select 'a DAG run' as name")
+        fill_databases(chosen)
     return chosen
+
+
+def fill_databases(settings: Settings) -> None:
+    postgres.create_databases(settings)
+    migrate(settings.database_uri())
+    ask(settings, "slipway", PACKAGE, str(settings.home / "bentoml" / "bentos" / "iris" / "v1"))
+    ask(settings, "mlflow", "create table runs as select 'a run' as name")
+    ask(settings, "airflow", "create table dag_run as select 'a DAG run' as name")
 
 
 @pytest.fixture

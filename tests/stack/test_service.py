@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from slipway.cli import root
 from slipway.errors import NotFoundError
 from slipway.settings import Settings
-from slipway.stack import service
+from slipway.stack import compose, gateway, service
 from slipway.stack.compose import command_for
 from slipway.stack.health import connected
 from slipway.stack.health import main as health
@@ -76,9 +76,13 @@ def test_a_worker_is_healthy_while_it_holds_a_connection_to_its_broker(tmp_path:
 def test_the_executor_celery_hands_tasks_over_by_redis(settings: Settings) -> None:
     local = contained(settings, "airflow-scheduler").environment
     assert local["AIRFLOW__CORE__EXECUTOR"] == "slipway.stack.executor.LocalExecutor"
+    assert local["AIRFLOW__CORE__PARALLELISM"] == "4"
     celery = settings.model_copy(update={"executor": "celery", "redis_host": "redis"})
     worker = contained(celery, "airflow-worker")
     assert worker.environment["AIRFLOW__CORE__EXECUTOR"] == "CeleryExecutor"
+    assert worker.environment["AIRFLOW__CORE__PARALLELISM"] == "32"  # over all workers
+    more = contained(celery.model_copy(update={"airflow_parallelism": 64}), "airflow-scheduler")
+    assert more.environment["AIRFLOW__CORE__PARALLELISM"] == "64"
     assert "@redis:6379/" in worker.environment["AIRFLOW__CELERY__BROKER_URL"]
     assert worker.command[-5:-3] == ("celery", "worker")
 
@@ -109,13 +113,44 @@ def test_an_unknown_service_is_refused_with_the_known_ones(settings: Settings) -
         service.run(settings, "postgres")
 
 
+def test_the_gateways_container_has_no_file_for_its_log(settings: Settings) -> None:
+    on = settings.model_copy(update={"access_log": "file"})
+    assert gateway.access_log(on) == settings.log_dir / "access.log"
+    assert gateway.access_log(on.model_copy(update={"runtime": "docker"})) == gateway.STDOUT
+
+
 def test_commands_for_the_container_stack() -> None:
-    compose = ["docker", "compose"]
-    assert command_for(["models"], compose, terminal=False) == [*compose, "exec", "-T", "keeper", "slipway", "models"]
-    assert command_for(["run", "iris_data"], compose, terminal=True)[2:4] == ["exec", "keeper"]
-    assert command_for(["status"], compose, terminal=True) == [*compose, "ps"]
-    assert command_for(["logs", "keeper", "-n", "5"], compose, terminal=True)[-3:] == ["keeper", "--tail", "5"]
-    assert command_for(["down"], compose, terminal=True) == ["make", "compose-down"]
+    docker = ["docker", "compose"]
+    assert command_for(["models"], docker, terminal=False) == [*docker, "exec", "-T", "keeper", "slipway", "models"]
+    assert command_for(["run", "iris_data"], docker, terminal=True)[2:4] == ["exec", "keeper"]
+    assert command_for(["status"], docker, terminal=True) == [*docker, "ps"]
+    assert command_for(["logs", "keeper", "-n", "5"], docker, terminal=True)[-3:] == ["keeper", "--tail", "5"]
+    assert command_for(["down"], docker, terminal=True) == ["make", "compose-down"]
+    assert command_for(["backup", "--keep", "3"], docker, terminal=True) == ["make", "compose-backup", "ARGS=--keep 3"]
+    reading = ["restore", "--check", "20261121T080000Z"]
+    assert command_for(reading, docker, terminal=True)[1:] == ["compose-read-backups", f"ARGS={' '.join(reading)}"]
+    assert command_for(["restore", "x", "--no-start"], docker, terminal=True)[1:] == [
+        "compose-restore",
+        "FROM=x",
+        "NO_START=1",
+    ]
+
+
+@pytest.mark.parametrize("given", [None, "elsewhere.env"])
+def test_compose_is_told_of_an_env_file_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    (tmp_path / "docker-compose.yml").touch()
+    program = tmp_path / "docker"
+    program.write_text('#!/bin/sh\ntest "$2" = version || echo "$@" > told\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("SLIPWAY_ENV_FILE", raising=False)
+    if given:
+        monkeypatch.setenv("SLIPWAY_ENV_FILE", given)
+    assert compose.run(["status"], tmp_path) == 0
+    told = (tmp_path / "told").read_text().split()
+    assert told == ["compose", *(["--env-file", given] if given else []), "ps"]
 
 
 def test_secrets_for_a_file_elsewhere_are_only_those_that_it_lacks() -> None:

@@ -64,7 +64,6 @@ def _core(settings: Settings) -> dict[str, str]:
         "core__plugins_folder": str(settings.project_dir / "plugins"),
         "core__load_examples": "False",
         "core__dags_are_paused_at_creation": "False",
-        "core__parallelism": "4",
         "core__max_active_runs_per_dag": "1",
         "core__default_timezone": "utc",
         "core__fernet_key": settings.secret("airflow_fernet_key"),
@@ -93,10 +92,12 @@ def _storage(settings: Settings) -> dict[str, str]:
 def _executor(settings: Settings) -> dict[str, str]:
     """Tasks as children of the scheduler, or of workers elsewhere that Redis hands them to."""
     if settings.executor == "local":
-        return {"core__executor": "slipway.stack.executor.LocalExecutor"}
+        parallelism = str(settings.airflow_parallelism or 4)
+        return {"core__executor": "slipway.stack.executor.LocalExecutor", "core__parallelism": parallelism}
     place = f"{settings.redis_host or settings.host}:{settings.redis_port}"
     return {
         "core__executor": "CeleryExecutor",
+        "core__parallelism": str(settings.airflow_parallelism or 32),
         "celery__broker_url": f"redis://:{settings.secret('redis_password')}@{place}/0",
         "celery__result_backend": f"db+{settings.database_uri('airflow')}",
         "celery__worker_concurrency": "4",

@@ -48,14 +48,16 @@ def dump_tools(settings: Settings) -> Any:
     from slipway.adapters.postgres_dump import PostgresDump
 
     password = settings.secret("postgres_password")
-    return PostgresDump(postgres.binary, settings.host, settings.postgres_port, postgres.USER, password)
+    host = settings.postgres_host or settings.host
+    return PostgresDump(postgres.binary, host, settings.postgres_port, postgres.USER, password)
 
 
-def take_backup(settings: Settings, report: Report, *, keep: int | None = None) -> Backup:
+def take_backup(settings: Settings, report: Report, *, keep: int | None = None, env: str | None = None) -> Backup:
     """Make a backup and return it.
 
     Args:
         keep: afterwards delete all but so many of the newest ones.
+        env: settings and secrets, as lines of a `.env` file; by default those of the installation's own.
 
     Raises:
         StackError: there is nothing to back up, or too little room.
@@ -64,21 +66,27 @@ def take_backup(settings: Settings, report: Report, *, keep: int | None = None) 
     """
     from slipway.adapters.backup_folder import BackupFolder
 
+    own = settings.postgres_host is None
     running = postgres.is_ready(settings)
-    if not running and not (postgres.data_dir(settings) / "PG_VERSION").is_file():
-        raise StackError(f"there is no stack in {settings.home} to back up; set SLIPWAY_HOME, or `slipway up`")
+    if own and not running and not (postgres.data_dir(settings) / "PG_VERSION").is_file():
+        raise StackError(
+            f"there is no stack in {settings.home} to back up; set SLIPWAY_HOME, or `slipway up`; "
+            "for the containers it is `make compose-backup`"
+        )
     folder, began = BackupFolder(backup_root(settings)), datetime.now(UTC)
     name = f"{began:%Y%m%dT%H%M%SZ}"
     # A stack that is down stays down meanwhile.
     with ExitStack() as held:
-        if not running:
+        if own and not running:
             held.enter_context(exclusive(settings))
         held.enter_context(postgres.serving(settings))
+        if missing := set(postgres.DATABASES) - set(postgres.existing_databases(settings)):
+            raise StackError(f"Postgres has no database {min(missing)} to back up; start the stack once before")
         new = held.enter_context(folder.new(name))
         _check_room(settings, folder.root)
         manifest = _manifest(settings, began)
         _databases(settings, new, report)
-        _files(settings, new, report)
+        _files(settings, new, env, report)
         new.seal(manifest)
     made = folder.find(name)
     for gone in folder.keep(keep) if keep else ():
@@ -95,13 +103,14 @@ def _databases(settings: Settings, new: NewBackup, report: Report) -> None:
         report(f"database {database}: {size / 1e6:.1f} MB in {time.monotonic() - began:.1f} s")
 
 
-def _files(settings: Settings, new: NewBackup, report: Report) -> None:
+def _files(settings: Settings, new: NewBackup, env: str | None, report: Report) -> None:
     for part, below in FOLDERS.items():
         count = new.copy(part, settings.home / below)
         report(f"{part}: {count} files")
-    env = env_file_path()
-    if env.is_file():
-        new.add(ENV_FILE, lambda path: shutil.copy(env, path))  # with its mode: it holds the secrets
+    if env is None and env_file_path().is_file():
+        env = env_file_path().read_text(encoding="utf-8")
+    if env:
+        new.add(ENV_FILE, partial(_write_private, env))
     with _no_compaction(settings):
         lake = local_lake(settings)
         new.copy("spool", settings.spool_dir, lambda name: name.startswith(_TALLIES))
@@ -115,6 +124,11 @@ def _files(settings: Settings, new: NewBackup, report: Report) -> None:
             return
         new.copy("lake", lake, lambda name: not (name.startswith(_ACCOUNTS) or "/." in f"/{name}"))
     report(f"lake: {len(new.names('lake'))} files, and {waiting} that wait for it")
+
+
+def _write_private(text: str, path: Path) -> None:
+    path.touch(0o600)
+    path.write_text(text, encoding="utf-8")
 
 
 def _drop_sealed_twice(new: NewBackup) -> None:

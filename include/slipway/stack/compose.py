@@ -1,11 +1,13 @@
 """`slipway --stack compose …`: the same commands for the container stack, from the machine it runs on.
 
-`up`, `down`, `status` and `logs` are compose's own; every other command runs in the keeper's container, which has the
-stack's addresses, secrets and volumes. Files that a command names are files of that container.
+`up`, `down`, `status` and `logs` are compose's own, `backup` and `restore` are make's; every other command runs in the
+keeper's container, which has the stack's addresses, secrets and volumes. Files that a command names are files of that
+container.
 """
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,10 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slipway.errors import StackError
+from slipway.settings import compose_env_file
 
 __all__ = ["command_for", "run"]
 
 CONTROL = "keeper"
+_READING = {"--list", "--check", "--help", "-h"}  # of a backup or a restore: nothing is changed
 
 
 def command_for(arguments: Sequence[str], compose: Sequence[str], *, terminal: bool) -> list[str]:
@@ -26,6 +30,14 @@ def command_for(arguments: Sequence[str], compose: Sequence[str], *, terminal: b
             return ["make", "compose-up"]
         case ["down"]:
             return ["make", "compose-down"]
+        case ["backup" | "restore", *rest] if _READING & set(rest):
+            return ["make", "compose-read-backups", f"ARGS={shlex.join(arguments)}"]
+        case ["backup", *rest]:
+            return ["make", "compose-backup", f"ARGS={shlex.join(rest)}"]
+        case ["restore", *rest] if "--await" not in rest:
+            names = [part for part in rest if part != "--no-start"]
+            no_start = ["NO_START=1"] if "--no-start" in rest else []
+            return ["make", "compose-restore", f"FROM={shlex.join(names)}", *no_start]
         case ["status"]:
             return [*compose, "ps"]
         case ["logs", *rest]:
@@ -34,13 +46,14 @@ def command_for(arguments: Sequence[str], compose: Sequence[str], *, terminal: b
             return [*compose, "exec", *([] if terminal else ["-T"]), CONTROL, "slipway", *arguments]
 
 
-def _compose() -> list[str]:
+def _compose(env_file: str | None) -> list[str]:
+    chosen = ["--env-file", env_file] if env_file else []
     if shutil.which("docker"):
         asked = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
         if asked.returncode == 0:
-            return ["docker", "compose"]
+            return ["docker", "compose", *chosen]
     if shutil.which("docker-compose"):
-        return ["docker-compose"]
+        return ["docker-compose", *chosen]
     raise StackError("neither `docker compose` nor docker-compose is installed; install Docker, or leave out --stack")
 
 
@@ -52,5 +65,5 @@ def run(arguments: Sequence[str], project_dir: Path) -> int:
     """
     if not (project_dir / "docker-compose.yml").is_file():
         raise StackError(f"no docker-compose.yml in {project_dir}; run this from a checkout of Slipway")
-    command = command_for(arguments, _compose(), terminal=sys.stdin.isatty())
+    command = command_for(arguments, _compose(compose_env_file()), terminal=sys.stdin.isatty())
     return subprocess.run(command, cwd=project_dir, check=False).returncode

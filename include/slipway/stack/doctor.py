@@ -43,9 +43,16 @@ class Finding:
 def examine(settings: Settings) -> Iterator[Finding]:
     """All findings, the cheap and basic ones first."""
     yield _python()
+    if settings.runtime == "docker":
+        # Environments and programs are the images', and of files, memory and processes a container sees its own only.
+        yield _disk(settings)
+        yield Finding("note", "containers", "`slipway --stack compose status` shows the health of each")
+        yield from _truth(settings)
+        return
     yield from _environments(settings)
     yield from _files(settings)
-    yield from _resources(settings)
+    yield _disk(settings)
+    yield _memory(settings)
     yield from _tools(settings)
     yield from _running(settings)
 
@@ -132,16 +139,19 @@ def _files(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "home", str(settings.home))
 
 
-def _resources(settings: Settings) -> Iterator[Finding]:
+def _disk(settings: Settings) -> Finding:
     existing = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     level: Level = "ok" if free >= LEAST_DISK_BYTES else "problem"
     advice = "" if level == "ok" else "; the prediction log stops when the disk is full, so free some space"
-    yield Finding(level, "disk", f"{free / 1024**3:.1f} GiB free at {existing}{advice}")
+    return Finding(level, "disk", f"{free / 1024**3:.1f} GiB free at {existing}{advice}")
+
+
+def _memory(settings: Settings) -> Finding:
     available = _available_memory()
-    level = "ok" if available >= LEAST_MEMORY_BYTES or _supervisor_runs(settings) else "problem"
+    level: Level = "ok" if available >= LEAST_MEMORY_BYTES or _supervisor_runs(settings) else "problem"
     advice = "" if level == "ok" else f"; the stack needs about {LEAST_MEMORY_BYTES // 1024**3} GiB"
-    yield Finding(level, "memory", f"{available / 1024**3:.1f} GiB available{advice}")
+    return Finding(level, "memory", f"{available / 1024**3:.1f} GiB available{advice}")
 
 
 def _available_memory() -> int:

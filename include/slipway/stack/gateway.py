@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GATEWAY_HEADER",
+    "STDOUT",
     "access_log",
     "edge",
     "refresh_certificate",
@@ -22,11 +23,14 @@ __all__ = [
 ]
 
 GATEWAY_HEADER = "x-slipway-gateway"  # by it the control API knows what the gateway shows to everybody
+STDOUT = Path("/dev/stdout")
 
 
 def access_log(settings: Settings) -> Path | None:
     """Where the access log is written to; None for nowhere."""
-    places = {"off": None, "file": settings.log_dir / "access.log", "stdout": Path("/dev/stdout")}
+    if settings.access_log == "file" and settings.runtime == "docker":
+        return STDOUT  # the gateway's container has no disk; Docker keeps what it writes
+    places = {"off": None, "file": settings.log_dir / "access.log", "stdout": STDOUT}
     return places[settings.access_log]
 
 

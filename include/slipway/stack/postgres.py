@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 __all__ = [
     "DATABASES",
     "USER",
+    "await_server",
     "binary",
     "command",
     "connection",
     "create_databases",
     "data_dir",
+    "existing_databases",
     "initialise",
     "is_ready",
     "serving",
@@ -41,6 +43,7 @@ DATABASES = ("slipway", "airflow", "mlflow")
 USER = "slipway"
 UNPRIVILEGED_ID = 65534
 _START_SECONDS = 30.0
+_ELSEWHERE_SECONDS = 60.0
 
 # Sized for a laptop: four Airflow components and MLflow keep pools of up to 15 connections each.
 _OPTIONS = {
@@ -200,13 +203,32 @@ def is_ready(settings: Settings) -> bool:
 
 def create_databases(settings: Settings) -> list[str]:
     """Creates those of the three databases that do not exist; returns their names."""
+    existing = existing_databases(settings)
+    missing = [name for name in DATABASES if name not in existing]
     with connection(settings) as opened, opened.cursor() as cursor:
-        cursor.execute("select datname from pg_database")
-        existing = {row[0] for row in cursor.fetchall()}
-        missing = [name for name in DATABASES if name not in existing]
         for name in missing:
             cursor.execute(f'create database "{name}"')
     return missing
+
+
+def existing_databases(settings: Settings) -> list[str]:
+    """Those of the three databases that exist."""
+    with connection(settings) as opened, opened.cursor() as cursor:
+        cursor.execute("select datname from pg_database where datname = any(%s)", (list(DATABASES),))
+        return [row[0] for row in cursor.fetchall()]
+
+
+def await_server(settings: Settings) -> None:
+    """Wait for the server, wherever it runs.
+
+    Raises:
+        StackError: it does not answer in time.
+    """
+    if not wait_until(lambda: is_ready(settings), _ELSEWHERE_SECONDS):
+        place = f"{settings.postgres_host or settings.host}:{settings.postgres_port}"
+        raise StackError(
+            f"no Postgres answers at {place} within {_ELSEWHERE_SECONDS:.0f} s; is SLIPWAY_POSTGRES_HOST right?"
+        )
 
 
 @contextlib.contextmanager
@@ -214,9 +236,11 @@ def serving(settings: Settings) -> Iterator[None]:
     """A cluster that takes connections: the running one, or one of its own that ends with the block.
 
     Raises:
-        StackError: it does not start; the message names its log.
+        StackError: it does not start; the message names its log. Or the one elsewhere does not answer.
     """
-    if is_ready(settings):
+    if settings.postgres_host is not None:
+        await_server(settings)
+    if settings.postgres_host is not None or is_ready(settings):
         yield
         return
     _remove_stale_lock(data_dir(settings))

@@ -1,8 +1,9 @@
 """Put a backup in the place of whatever the home holds, so that the next start serves what was served then.
 
-Nothing is destroyed: what was there is moved aside first, into `before-restore/` below the home. What is to be done is
-written down before it begins; a restore that was interrupted is taken up by the same command, and until then no stack
-starts on half of it. Slots and routes are not part of a backup: the keeper makes them from the tables.
+Nothing is destroyed: what was there is set aside first (see `aside`), into `before-restore/` below the home if it can
+be. What is to be done is written down before it begins; a restore that was interrupted is taken up by the same command,
+and until then no stack starts on half of it. Slots and routes are not part of a backup: the keeper makes them from the
+tables.
 """
 
 from __future__ import annotations
@@ -12,26 +13,42 @@ import re
 import shutil
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway.errors import StackError
+from slipway.errors import ArtefactError, StackError
 from slipway.settings import Settings, env_file_path
 from slipway.stack import backup, postgres
+from slipway.stack.aside import filled_databases, kept_database, rename_databases, set_folder_aside
 from slipway.stack.start import exclusive, restore_marker
 from slipway.stack.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from slipway.adapters.backup_folder import Backup
 
-__all__ = ["await_truth", "place_env", "restore_stack"]
+__all__ = ["await_truth", "kept_env", "place_env", "restore_stack"]
 
 Report = Callable[[str], None]
 
 # What a stack of other data would get wrong; logs, metrics and backups stay.
-_REPLACED = ("postgres", "mlflow", "bentoml", "spool", "tls", "envoy", "airflow", "supervisor/slots")
+_REPLACED = ("mlflow", "bentoml", "spool", "tls", "envoy", "airflow", "supervisor/slots")
+_SESSIONS = """select datname, application_name from pg_stat_activity
+    where backend_type = 'client backend' and datname = any(%s)"""
 _PATHS = "update packages set path = %s || substr(path, length(%s) + 1) where starts_with(path, %s)"
+
+
+def kept_env(chosen: Backup) -> str:
+    """The settings and secrets in a backup, as lines of a `.env` file.
+
+    Raises:
+        ArtefactError: it has none.
+    """
+    try:
+        return (chosen.path / backup.ENV_FILE).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ArtefactError(f"backup {chosen.path} holds no settings; `make compose-secrets` makes new ones") from error
 
 
 def place_env(chosen: Backup) -> bool:
@@ -48,11 +65,26 @@ def place_env(chosen: Backup) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What is being done, as the marker of an unfinished restore tells the next attempt.
+
+    Attributes:
+        backup: the path of the backup.
+        aside: the folder that what was there goes to; its name is the time of the first attempt.
+        databases: of a server elsewhere, those that held something at the first attempt.
+    """
+
+    backup: str
+    aside: str
+    databases: tuple[str, ...] = ()
+
+
 def restore_stack(settings: Settings, chosen: Backup, report: Report) -> Path | None:
     """Put everything in its place, with the stack down before and after.
 
     Returns:
-        The folder that what was there before is in; None if nothing was.
+        The folder that what was there before is in; None if nothing was. What had to stay elsewhere is reported.
 
     Raises:
         StackError: the stack runs, or the backup does not fit this installation.
@@ -65,16 +97,30 @@ def restore_stack(settings: Settings, chosen: Backup, report: Report) -> Path | 
         report("Airflow's encrypted connections and variables need the SLIPWAY_AIRFLOW_FERNET_KEY of the backup's env")
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with exclusive(settings):
-        if postgres.is_ready(settings) or Supervisor(settings).is_running():
-            raise StackError("the stack runs; stop it with `slipway down` before a restore")
-        aside = _begin(settings, chosen)
-        moved = _move_aside(settings, aside)
+        _check_down(settings)
+        plan = _begin(settings, chosen)
+        _make_room(settings, plan, report)
         _place_files(settings, chosen, report)
-        postgres.initialise(settings)
+        if settings.postgres_host is None:
+            postgres.initialise(settings)
         with postgres.serving(settings):
             _place_databases(settings, chosen, report)
         restore_marker(settings).unlink()
-    return aside if moved else None
+    aside = Path(plan.aside)
+    return aside if aside.exists() and any(aside.iterdir()) else None
+
+
+def _check_down(settings: Settings) -> None:
+    if settings.postgres_host is None:
+        if postgres.is_ready(settings) or Supervisor(settings).is_running():
+            raise StackError("the stack runs; stop it with `slipway down` before a restore")
+        return
+    postgres.await_server(settings)
+    with postgres.connection(settings) as opened, opened.cursor() as cursor:
+        cursor.execute(_SESSIONS, (list(postgres.DATABASES),))
+        if row := cursor.fetchone():
+            user = f"{row[1] or 'a program without a name'} uses the database {row[0]}"
+            raise StackError(f"the stack runs ({user}); stop it with `slipway --stack compose down` before a restore")
 
 
 def _other_fernet_key(settings: Settings, chosen: Backup) -> bool:
@@ -83,40 +129,37 @@ def _other_fernet_key(settings: Settings, chosen: Backup) -> bool:
     return found is not None and found[1].strip() != settings.secret("airflow_fernet_key")
 
 
-def _begin(settings: Settings, chosen: Backup) -> Path:
-    """Write down what is being done, unless an earlier attempt has; where what was there goes."""
+def _begin(settings: Settings, chosen: Backup) -> _Plan:
+    """Write down what is being done; an earlier attempt that did not end has said where what was there goes."""
     marker = restore_marker(settings)
-    aside = settings.home / "before-restore" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     if marker.is_file():
-        aside = Path(json.loads(marker.read_text(encoding="utf-8"))["aside"])
+        earlier = json.loads(marker.read_text(encoding="utf-8"))
+        aside, databases = earlier["aside"], earlier.get("databases", ())
+    else:
+        aside = str(settings.home / "before-restore" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+        databases = filled_databases(settings) if settings.postgres_host else ()
+    plan = _Plan(str(chosen.path), aside, tuple(databases))
     temporary = marker.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"backup": str(chosen.path), "aside": str(aside)}), encoding="utf-8")
+    temporary.write_text(json.dumps(asdict(plan)), encoding="utf-8")
     temporary.replace(marker)
-    return aside
+    return plan
 
 
-def _move_aside(settings: Settings, aside: Path) -> bool:
-    """What an earlier attempt has moved already is not what is there now: that one is half of a backup.
-
-    Raises:
-        StackError: a folder cannot be moved, as a mounted disk cannot.
-    """
-    pairs = {settings.home / name: aside / name for name in _REPLACED}
+def _make_room(settings: Settings, plan: _Plan, report: Report) -> None:
+    aside = Path(plan.aside)
+    own_cluster = ("postgres",) if settings.postgres_host is None else ()
+    pairs = {settings.home / name: aside / name for name in (*own_cluster, *_REPLACED)}
     if (lake := backup.local_lake(settings)) is not None:
-        own = settings.home in lake.parents
-        pairs[lake] = aside / "lake" if own else lake.with_name(f"{lake.name}.before-restore-{aside.name}")
-    for there, kept in pairs.items():
-        if not there.exists():
-            continue
-        if kept.exists():
-            shutil.rmtree(there)
-            continue
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            there.rename(kept)
-        except OSError as error:
-            raise StackError(f"cannot move {there} to {kept}: {error.strerror}; move or empty it by hand") from error
-    return any(kept.exists() for kept in pairs.values())
+        inside = settings.home in lake.parents
+        pairs[lake] = aside / "lake" if inside else lake.with_name(f"{lake.name}.before-restore-{aside.name}")
+    for there, wanted in pairs.items():
+        kept = set_folder_aside(there, wanted, aside.name)
+        if kept is not None and aside not in kept.parents:
+            report(f"{there.name}: what was there before is in {kept}")
+    if settings.postgres_host is not None:
+        rename_databases(settings, plan.databases, aside.name)
+        for name in plan.databases:
+            report(f"database {name}: what was there before is now {kept_database(name, aside.name)}")
 
 
 def _place_files(settings: Settings, chosen: Backup, report: Report) -> None:

@@ -12,14 +12,13 @@ from typing import NoReturn
 from slipway.errors import StackError
 from slipway.settings import Settings
 from slipway.stack import airflow, alertmanager, gateway, postgres, prometheus
-from slipway.stack.processes import wait_until
 from slipway.stack.programs import base_environment, contained
+from slipway.stack.start import check_whole
 
 __all__ = ["FOLDERS", "prepare", "run"]
 
 Report = Callable[[str], None]
 
-DATABASE_SECONDS = 60.0
 FOLDERS = (
     *("airflow", "alertmanager", "bentoml", "envoy", "lake", "logs/airflow", "mlflow/artifacts"),
     *("prometheus/targets", "spool"),
@@ -30,10 +29,12 @@ def prepare(settings: Settings, report: Report) -> None:
     """Makes folders, databases, schemas and the files that other programs start from; a repeat changes nothing.
 
     Raises:
-        StackError: Postgres does not answer or refuses, a folder cannot be written, a migration fails.
+        StackError: Postgres does not answer or refuses, a folder cannot be written, a migration fails, or a restore was
+            interrupted.
     """
     from slipway.adapters.postgres import migrate
 
+    check_whole(settings)
     try:
         for folder in FOLDERS:
             (settings.home / folder).mkdir(parents=True, exist_ok=True)
@@ -43,11 +44,7 @@ def prepare(settings: Settings, report: Report) -> None:
     gateway.write_bootstrap(settings)
     prometheus.write_config(settings)
     alertmanager.write_config(settings)
-    if not wait_until(lambda: postgres.is_ready(settings), DATABASE_SECONDS):
-        place = f"{settings.postgres_host or settings.host}:{settings.postgres_port}"
-        raise StackError(
-            f"no Postgres answers at {place} within {DATABASE_SECONDS:.0f} s; is SLIPWAY_POSTGRES_HOST right?"
-        )
+    postgres.await_server(settings)
     made = postgres.create_databases(settings)
     report(f"databases made: {', '.join(made)}" if made else "all databases are there")
     if airflow.needs_migration(settings):

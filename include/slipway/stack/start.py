@@ -22,7 +22,7 @@ from slipway.stack.status import slot_is_ready
 from slipway.stack.stop import recorded_session
 from slipway.stack.supervisor import SLOT_PREFIX, State, Supervisor, config_file, write_config
 
-__all__ = ["exclusive", "restore_marker", "start_stack"]
+__all__ = ["check_whole", "exclusive", "restore_marker", "start_stack"]
 
 Report = Callable[[str], None]
 
@@ -54,11 +54,18 @@ def restore_marker(settings: Settings) -> Path:
     return settings.home / "restore.json"
 
 
-def _check_whole(settings: Settings) -> None:
+def check_whole(settings: Settings) -> None:
+    """Let nothing start on half of a backup.
+
+    Raises:
+        StackError: a restore was interrupted.
+    """
     marker = restore_marker(settings)
     if marker.exists():
-        name = Path(json.loads(marker.read_text(encoding="utf-8"))["backup"])
-        raise StackError(f"a restore was interrupted; finish it with `slipway restore {name}`")
+        path = Path(json.loads(marker.read_text(encoding="utf-8"))["backup"])
+        contained = settings.runtime == "docker"
+        command = f"make compose-restore FROM={path.name}" if contained else f"slipway restore {path}"
+        raise StackError(f"a restore was interrupted; finish it with `{command}`")
 
 
 def _make_folders(settings: Settings) -> None:
@@ -135,7 +142,7 @@ def start_stack(settings: Settings, report: Report) -> None:
     began = time.monotonic()
     _make_folders(settings)
     with exclusive(settings):
-        _check_whole(settings)
+        check_whole(settings)
         supervisor = Supervisor(settings)
         running = supervisor.is_running()
         _write_gateway_files(settings)

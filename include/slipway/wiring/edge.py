@@ -116,7 +116,7 @@ class EdgeKeeping(Adapters):
         from slipway.adapters.access_log import rotate_access_log
 
         settings, log = self.settings, gateway.access_log(self.settings)
-        if settings.access_log != "file" or log is None:
+        if log is None or log == gateway.STDOUT:
             return False
         limits = settings.access_log_max_bytes, settings.access_log_files
         return rotate_access_log(log, *limits, settings.envoy_admin_uri)
