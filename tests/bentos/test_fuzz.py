@@ -26,12 +26,16 @@ from slipway.adapters.envoy import EnvoyGateway
 from slipway.core.openapi import document
 from slipway.core.routes import Backend, Route
 from slipway.settings import Settings
+from slipway.stack.gateway import GATEWAY_HEADER
 from slipway.wiring import Wiring
-from slipway_control.app import _slipway, create_app
+from slipway_control.access import person_of
+from slipway_control.access import slipway as slipway_of
+from slipway_control.app import create_app
 
 pytestmark = pytest.mark.services
 
 KEY = "for-this-test-only"
+SETTINGS = Settings(control_key=SecretStr(KEY))
 MODELS = {"iris": (iris_spec(), "forest_100"), "house": (house_spec(towns=True), "ridge")}
 SCHEMA = schemathesis.openapi.from_dict(document([spec for spec, _ in MODELS.values()], 10_000, "1"))
 # Envoy's parser knows a fixed list of methods and answers 400 to any other; its own /health does not ask for one.
@@ -53,7 +57,16 @@ class Actions(Wiring):
     def set_split(self, model: str, weights: Any, *, actor: str, reason: str) -> dict[str, Any]:
         return {"model": model, "weights": weights}
 
-    def start_training(self, model: str, reason: str, dataset: str | None, *, actor: str) -> dict[str, Any]:
+    def key_of(self, key: str) -> dict[str, Any] | None:
+        scopes = ["read", "train", "traffic"]
+        return {"name": "fuzz", "scopes": scopes, "per_minute": 1_000_000} if key == KEY else None
+
+    def noted(self, action: str, model: str, detail: Any, work: Any, *, actor: str, via: str) -> Any:
+        return work()
+
+    def start_training(
+        self, model: str, reason: str, dataset: str | None, *, actor: str, traffic: bool = False
+    ) -> dict[str, Any]:
         return {"run_id": "manual", "url": "http://127.0.0.1"}
 
 
@@ -61,7 +74,8 @@ class Actions(Wiring):
 def control_port() -> Iterator[int]:
     """The control API as Airflow mounts it, on a server of its own."""
     app, port = create_app(), free_port()
-    app.dependency_overrides[_slipway] = lambda: Actions(Settings(control_key=SecretStr(KEY)))
+    app.dependency_overrides[slipway_of] = lambda: Actions(SETTINGS)
+    app.dependency_overrides[person_of] = lambda: None
     outer = Starlette(routes=[Mount("/slipway", app)])
     server = uvicorn.Server(uvicorn.Config(outer, port=port, log_level="error", timeout_keep_alive=3600))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -76,7 +90,12 @@ def control_port() -> Iterator[int]:
 def gateway(tmp_path_factory: pytest.TempPathFactory, control_port: int) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("fuzz")
     served = [Served(spec, candidate, folder / spec.name) for spec, candidate in MODELS.values()]
-    envoy: RealEnvoy = new_envoy(folder, control_port=control_port, max_body_bytes=16 * 1024 * 1024)
+    envoy: RealEnvoy = new_envoy(
+        folder,
+        control_port=control_port,
+        max_body_bytes=16 * 1024 * 1024,
+        control_headers={GATEWAY_HEADER: SETTINGS.gateway_token},
+    )
     try:
         envoy.start()
         admin = EnvoyGateway(envoy.xds_dir, envoy.admin_uri)

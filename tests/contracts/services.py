@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -188,7 +188,12 @@ class RealEnvoy:
 
 
 def new_envoy(
-    folder: Path, *, control_port: int = 9, max_body_bytes: int = 1_000_000, edge: Edge | None = None
+    folder: Path,
+    *,
+    control_port: int = 9,
+    max_body_bytes: int = 1_000_000,
+    edge: Edge | None = None,
+    control_headers: Mapping[str, str] | None = None,
 ) -> RealEnvoy:
     """An Envoy that is configured but not started."""
     from slipway.adapters.envoy import write_bootstrap
@@ -201,6 +206,7 @@ def new_envoy(
         control_port=control_port,
         max_body_bytes=max_body_bytes,
         edge=edge,
+        control_headers=control_headers or {},
     )
     return made
 

@@ -75,7 +75,7 @@ def test_a_worker_is_healthy_while_it_holds_a_connection_to_its_broker(tmp_path:
 
 def test_the_executor_celery_hands_tasks_over_by_redis(settings: Settings) -> None:
     local = contained(settings, "airflow-scheduler").environment
-    assert local["AIRFLOW__CORE__EXECUTOR"] == "slipway.stack.executor.LocalExecutor"
+    assert local["AIRFLOW__CORE__EXECUTOR"] == "slipway_executor.LocalExecutor"
     assert local["AIRFLOW__CORE__PARALLELISM"] == "4"
     celery = settings.model_copy(update={"executor": "celery", "redis_host": "redis"})
     worker = contained(celery, "airflow-worker")

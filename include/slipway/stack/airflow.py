@@ -93,7 +93,7 @@ def _executor(settings: Settings) -> dict[str, str]:
     """Tasks as children of the scheduler, or of workers elsewhere that Redis hands them to."""
     if settings.executor == "local":
         parallelism = str(settings.airflow_parallelism or 4)
-        return {"core__executor": "slipway.stack.executor.LocalExecutor", "core__parallelism": parallelism}
+        return {"core__executor": "slipway_executor.LocalExecutor", "core__parallelism": parallelism}
     place = f"{settings.redis_host or settings.host}:{settings.redis_port}"
     return {
         "core__executor": "CeleryExecutor",

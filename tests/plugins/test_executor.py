@@ -15,7 +15,7 @@ pytestmark = pytest.mark.services
 
 # In a process of its own: the executor forks, and Airflow's settings are read when it is imported.
 _PROGRAM = """
-from slipway.stack.executor import LocalExecutor
+from slipway_executor import LocalExecutor
 
 executor = LocalExecutor(parallelism=2)
 executor.start()
@@ -29,7 +29,7 @@ print("ended")
 
 
 def test_it_ends_although_a_message_was_lost(tmp_path: Path) -> None:
-    env = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT_DIR / "include")}
+    env = {**os.environ, "AIRFLOW_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT_DIR / "plugins")}
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM], env=env, capture_output=True, text=True, timeout=60, check=False
     )

@@ -13,7 +13,7 @@ _REMIND_SECONDS = 1.0
 _REMINDERS = 1000  # a message is a few bytes; the pipe that nobody reads must not fill up
 
 
-class LocalExecutor(local_executor.LocalExecutor):
+class LocalExecutor(local_executor.LocalExecutor):  # type: ignore[misc]
     """Tells its workers to end until they have.
 
     A scheduler that loses its database ends itself, to be started again, and sends each worker one message to end. A
