@@ -88,9 +88,12 @@ class SeededWiring(Wiring):
         for model in REAL:
             self.lake.write_report(model, "drift-test", "drift.html", page)
 
-    def start_training(self, model: str, reason: str, dataset: str | None, *, actor: str) -> dict[str, Any]:
-        self.asked.append(("train", model, reason, dataset, actor))
-        return {"model": self.spec(model).name, "dag_id": f"{model}_train", "run_id": "manual", "url": ""}
+    def start_training(
+        self, model: str, reason: str, dataset: str | None, *, actor: str, traffic: bool = False
+    ) -> dict[str, Any]:
+        kind = "drift" if traffic else "train"
+        self.asked.append((kind, model, reason, dataset, actor))
+        return {"model": self.spec(model).name, "dag_id": f"{model}_{kind}", "run_id": "manual", "url": ""}
 
     def start_release(self, model: str, version: str | None, reason: str, *, actor: str) -> dict[str, Any]:
         self.asked.append(("release", model, version, reason, actor))
