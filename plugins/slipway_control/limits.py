@@ -29,3 +29,8 @@ class RateLimit:
             enough = tokens >= 1
             self._buckets[name] = (tokens - 1 if enough else tokens, now)
         return 0.0 if enough else (1 - tokens) * 60 / per_minute
+
+    def forget(self) -> None:
+        """Everybody's bucket is full again."""
+        with self._lock:
+            self._buckets.clear()

@@ -54,7 +54,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 @pytest.fixture
 def opened(context: BrowserContext, address: str) -> Opens:
     """Opens a page of the seeded cockpit as somebody."""
-    limits.__init__()  # type: ignore[misc]
+    limits.forget()
 
     def opens(path: str, who: str = "operator") -> Page:
         sign_in(context, address, who)

@@ -84,7 +84,7 @@ def client(slipway: Recorder) -> Iterator[TestClient]:
     app = create_app()
     app.dependency_overrides[slipway_of] = lambda: slipway
     app.dependency_overrides[person_of] = lambda: None
-    limits.__init__()  # type: ignore[misc]
+    limits.forget()
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 

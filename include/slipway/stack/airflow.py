@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
-import os
 import shutil
 import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
 
+from slipway.adapters.whole_file import write_whole
 from slipway.errors import StackError
 from slipway.settings import Settings
 from slipway.stack import postgres
@@ -165,11 +165,8 @@ def prepare(settings: Settings) -> None:
     """Writes the password file of Airflow's simple login, with the passwords of the `.env` file."""
     target = _password_file(settings)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        json.dump({name: settings.secret(f"airflow_{name}_password") for name in _USERS}, file)
-    temporary.replace(target)
+    passwords = {name: settings.secret(f"airflow_{name}_password") for name in _USERS}
+    write_whole(target, json.dumps(passwords), 0o600)
 
 
 def _stamp(settings: Settings) -> Path:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import yaml
 
+from slipway.adapters.whole_file import write_whole
 from slipway.errors import StackError
 from slipway.settings import Settings
 
@@ -46,11 +46,7 @@ def write_config(settings: Settings) -> None:
         named["people"]["email_configs"] = [_mail(settings)]
     folder = settings.home / "alertmanager"
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "alertmanager.tmp"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        yaml.safe_dump(config, file, sort_keys=False, allow_unicode=True)
-    temporary.replace(folder / "alertmanager.yml")
+    write_whole(folder / "alertmanager.yml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True), 0o600)
 
 
 def _webhook(url: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway import __version__
+from slipway.adapters.whole_file import write_whole
 from slipway.errors import ConflictError, StackError
 from slipway.settings import Settings, env_file_path
 from slipway.stack import postgres
@@ -110,7 +111,7 @@ def _files(settings: Settings, new: NewBackup, env: str | None, report: Report) 
     if env is None and env_file_path().is_file():
         env = env_file_path().read_text(encoding="utf-8")
     if env:
-        new.add(ENV_FILE, partial(_write_private, env))
+        new.add(ENV_FILE, partial(write_whole, content=env, mode=0o600))
     with _no_compaction(settings):
         lake = local_lake(settings)
         new.copy("spool", settings.spool_dir, lambda name: name.startswith(_TALLIES))
@@ -124,11 +125,6 @@ def _files(settings: Settings, new: NewBackup, env: str | None, report: Report) 
             return
         new.copy("lake", lake, lambda name: not (name.startswith(_ACCOUNTS) or "/." in f"/{name}"))
     report(f"lake: {len(new.names('lake'))} files, and {waiting} that wait for it")
-
-
-def _write_private(text: str, path: Path) -> None:
-    path.touch(0o600)
-    path.write_text(text, encoding="utf-8")
 
 
 def _drop_sealed_twice(new: NewBackup) -> None:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway.adapters.whole_file import write_whole
 from slipway.errors import ArtefactError, StackError
 from slipway.settings import Settings, env_file_path
 from slipway.stack import backup, postgres
@@ -139,9 +140,7 @@ def _begin(settings: Settings, chosen: Backup) -> _Plan:
         aside = str(settings.home / "before-restore" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
         databases = filled_databases(settings) if settings.postgres_host else ()
     plan = _Plan(str(chosen.path), aside, tuple(databases))
-    temporary = marker.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(plan)), encoding="utf-8")
-    temporary.replace(marker)
+    write_whole(marker, json.dumps(asdict(plan)))
     return plan
 
 

@@ -10,7 +10,6 @@ from functools import lru_cache
 
 from slipway.settings import load_settings
 from slipway.wiring.acting import Acting
-from slipway.wiring.controls import Controls
 from slipway.wiring.edge import EdgeKeeping
 from slipway.wiring.learning import Learning
 from slipway.wiring.log import LogKeeping
@@ -21,7 +20,7 @@ from slipway.wiring.tending import Tending
 __all__ = ["Wiring", "wiring"]
 
 
-class Wiring(Learning, Releasing, LogKeeping, Overview, Tending, Controls, Acting, EdgeKeeping):
+class Wiring(Learning, Releasing, LogKeeping, Overview, Tending, Acting, EdgeKeeping):
     """Slipway as built from one set of settings; each base class is one area's use cases."""
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from slipway.errors import DataError, GatewayError, NotFoundError, SlipwayError
 from slipway.spec import ModelSpec, fleet_names, load_model
-from slipway.wiring.adapters import Adapters
+from slipway.wiring.controls import Controls
 from slipway.wiring.facts import now_utc, parse_time, plain, rollout_facts, slots_facts
 
 if TYPE_CHECKING:
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Cockpit"]
 
+_ACTIONS = 8  # that a page shows
 _KINDS = ("data", "gate", "drift", "retrain")
 _HOUR_BUCKETS, _BUCKET_SECONDS = 30, 120
 _REPORT = re.compile(r"reports/model=([^/]+)/([^/]+)/([^/]+)$")
 _REPORT_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+:-]{0,199}")
 
 
-class Cockpit(Adapters):
+class Cockpit(Controls):
     """One look at the fleet, a model, a rollout or the past."""
 
     @cached_property
@@ -149,13 +150,8 @@ class Cockpit(Adapters):
             "versions": [plain(row) for row in self.cockpit.versions(model)],
             "kept_versions": self._kept(model),
             "rollouts": [plain(row) for row in self.cockpit.rollouts(model)],
-            "actions": self._recently_asked(model),
+            "actions": self.recent_actions(model, _ACTIONS),
         }
-
-    def _recently_asked(self, model: str) -> list[dict[str, Any]]:
-        from slipway.adapters.postgres_actions import PostgresActions
-
-        return [dict(plain(row)) for row in PostgresActions(self.database).recent(model, 8)]
 
     def _kept(self, model: str) -> list[str]:
         latest = self.releases.parts.store.latest(model)
@@ -176,7 +172,7 @@ class Cockpit(Adapters):
         if rollout is not None and rollout.model != model:
             raise NotFoundError(f"no rollout {rollout_id} of {model}")
         view: dict[str, Any] = {"at": now.isoformat(), "model": model, **self._state(status, now), "shown": None}
-        view["kept_versions"], view["actions"] = self._kept(model), self._recently_asked(model)
+        view["kept_versions"], view["actions"] = self._kept(model), self.recent_actions(model, _ACTIONS)
         view["rollouts"] = [plain(row) for row in self.cockpit.rollouts(model)]
         if rollout is not None:
             view["shown"] = self._rollout(rollout)
