@@ -11,6 +11,8 @@ from slipway.errors import DataError, GatewayError, StackError
 from slipway.wiring.edge import EdgeKeeping
 
 if TYPE_CHECKING:
+    import httpx
+
     from slipway.jobs.score import Scoring
     from slipway.jobs.simulate import Simulation
 
@@ -73,15 +75,7 @@ class Acting(EdgeKeeping):
             DataError: the gateway refused the input.
             GatewayError: it does not answer, or not with a prediction.
         """
-        import httpx
-
-        content = body if isinstance(body, str) else json.dumps(body)
-        headers = {"content-type": "application/json"}
-        try:
-            with httpx.Client(**self.gateway_client()) as client:
-                answer = client.post(f"/predict/{model}", content=content, headers=headers)
-        except httpx.TransportError as error:
-            raise GatewayError(f"no gateway answers at {self.settings.gateway_uri}; see `slipway status`") from error
+        answer = self._post(f"/predict/{model}", body if isinstance(body, str) else json.dumps(body))
         if answer.status_code != 200:
             if answer.status_code in (401, 403):
                 raise GatewayError(f"the gateway answered {answer.status_code}: {_detail(answer.text)}; {_KEY_ADVICE}")
@@ -95,17 +89,20 @@ class Acting(EdgeKeeping):
         Raises:
             GatewayError: no gateway answers, or not with JSON.
         """
-        import httpx
-
-        headers = {"content-type": "application/json"}
+        answer = self._post(f"/{route}/{model}", body)
         try:
-            with httpx.Client(**self.gateway_client()) as client:
-                answer = client.post(f"/{route}/{model}", content=body, headers=headers)
             return answer.status_code, answer.json() if answer.content else {}, answer.headers
-        except httpx.TransportError as error:
-            raise GatewayError(f"no gateway answers at {self.settings.gateway_uri}; see `slipway status`") from error
         except ValueError as error:
             raise GatewayError(f"the gateway answered {answer.status_code} and no JSON") from error
+
+    def _post(self, path: str, content: str | bytes) -> httpx.Response:
+        import httpx
+
+        try:
+            with httpx.Client(**self.gateway_client()) as client:
+                return client.post(path, content=content, headers={"content-type": "application/json"})
+        except httpx.TransportError as error:
+            raise GatewayError(f"no gateway answers at {self.settings.gateway_uri}; see `slipway status`") from error
 
     def simulate(
         self,
