@@ -1,4 +1,4 @@
-"""Packages, slots, traffic and rollouts in Postgres: the store behind the release jobs.
+"""Rollouts in Postgres, beside the fleet that they change: the store behind the release jobs.
 
 Every method is one transaction. Whatever belongs together (the phase `live` and its ledger row, say) is
 written together, so no crash can part it.
@@ -6,22 +6,19 @@ written together, so no crash can part it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, func, insert, select, text, update
+from sqlalchemy import Connection, Row, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from slipway.adapters.postgres import Database
+from slipway.adapters.postgres_fleet import PostgresFleet, read_package
 from slipway.adapters.postgres_ledger import append
 from slipway.adapters.postgres_tables import ledger, packages, rollouts, slots, traffic
-from slipway.core.fleet import SlotRecord, Traffic
 from slipway.core.rollout_record import Phase, Rollout
-from slipway.core.routes import SLOTS, Address, SlotName
+from slipway.core.routes import SlotName
 from slipway.core.verdict import Check, Verdict
 from slipway.errors import ConflictError, NotFoundError
 from slipway.ports import Package
@@ -29,7 +26,6 @@ from slipway.spec import RolloutPolicy
 
 __all__ = ["PostgresReleaseStore"]
 
-_PORTS_TRIED = 2000
 _NOT_SAVED = ("id", "command", "approved_at")
 
 
@@ -49,120 +45,8 @@ def _from_row(row: Row[Any]) -> Rollout:
     return Rollout(**values)
 
 
-def _package(row: Row[Any]) -> Package:
-    values = row._asdict()
-    values.pop("created_at")
-    return Package(**{**values, "path": Path(values["path"])})
-
-
-class PostgresReleaseStore:
-    """Implements the `ReleaseStore` that the release jobs ask for.
-
-    Args:
-        address: where a slot is found, given its model, its name and the port that the tables have for it. One that
-            runs in a container ignores that port, so one database serves either runtime.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        *,
-        slot_port_base: int,
-        address: Callable[[str, SlotName, int], Address] = lambda model, slot, port: Address("127.0.0.1", port),
-    ) -> None:
-        self._database = database
-        self._port_base = slot_port_base
-        self._address = address
-
-    @contextmanager
-    def lock(self, name: str, wait_seconds: float = 10.0) -> Iterator[None]:
-        """One worker at a time on `name`; see `Database.lock`."""
-        with self._database.lock(name, wait_seconds):
-            yield
-
-    # --- packages ---------------------------------------------------------------------------------------
-
-    def package(self, model: str, version: str) -> Package:
-        """The package that was released under this version.
-
-        Raises:
-            NotFoundError: it never was; the message lists those that were.
-        """
-        with self._database.begin() as connection:
-            rows = connection.execute(select(packages).where(packages.c.model == model)).all()
-        for row in rows:
-            if row.version == version:
-                return _package(row)
-        known = ", ".join(sorted(row.version for row in rows)) or "none"
-        raise NotFoundError(f"{model} has no released version {version}; released versions: {known}")
-
-    # --- slots and traffic --------------------------------------------------------------------------------
-
-    def slots(self, model: str | None = None) -> list[SlotRecord]:
-        """Every slot, or those of one model."""
-        query = select(slots).order_by(slots.c.model, slots.c.slot)
-        with self._database.begin() as connection:
-            rows = connection.execute(query if model is None else query.where(slots.c.model == model)).all()
-        return [self._slot(row) for row in rows]
-
-    def _slot(self, row: Row[Any]) -> SlotRecord:
-        values = {key: value for key, value in row._asdict().items() if key != "updated_at"}
-        return SlotRecord(**{**values, **vars(self._address(row.model, row.slot, row.port))})
-
-    def traffic(self) -> list[Traffic]:
-        """Every model's wanted traffic, in name order."""
-        with self._database.begin() as connection:
-            rows = connection.execute(select(traffic).order_by(traffic.c.model)).all()
-        return [Traffic(**{k: v for k, v in row._asdict().items() if k != "updated_at"}) for row in rows]
-
-    def traffic_of(self, model: str) -> Traffic:
-        """One model's wanted traffic; nothing at all for a model that was never released."""
-        return next((row for row in self.traffic() if row.model == model), Traffic(model))
-
-    def fleet(self) -> tuple[list[SlotRecord], list[Traffic]]:
-        """Slots and traffic of all models, seen at one moment."""
-        return self.slots(), self.traffic()
-
-    def know(self, models: Collection[str], now: datetime) -> None:
-        """Give every model a row, so that the gateway has routes for those that were never released, too."""
-        if models:
-            rows = [{"model": model, "updated_at": now} for model in sorted(models)]
-            with self._database.begin() as connection:
-                connection.execute(upsert(traffic).values(rows).on_conflict_do_nothing())
-
-    def assign(self, model: str, slot: SlotName, version: str | None, bento_tag: str | None, now: datetime) -> None:
-        """Say which version belongs in a slot; None empties it."""
-        values = {"version": version, "bento_tag": bento_tag, "keep_warm_until": None, "drain_until": None}
-        with self._database.begin() as connection:
-            self._update_slot(connection, model, slot, {**values, "updated_at": now})
-
-    def want_weights(
-        self,
-        model: str,
-        weights: Mapping[SlotName, int],
-        now: datetime,
-        *,
-        shadow_slot: SlotName | None = None,
-        shadow_percent: int = 0,
-    ) -> None:
-        """Save what the gateway is to apply, before it is told: the weights, and what it mirrors to which slot."""
-        values: dict[str, Any] = {slot: weights.get(slot, 0) for slot in SLOTS}
-        values |= {"shadow_slot": shadow_slot if shadow_percent else None, "shadow_percent": shadow_percent}
-        with self._database.begin() as connection:
-            connection.execute(update(traffic).where(traffic.c.model == model).values(**values, updated_at=now))
-
-    def keep_warm(self, model: str, slot: SlotName, until: datetime, drain_until: datetime) -> None:
-        """Let a slot without traffic stay up until then."""
-        values = {"keep_warm_until": until, "drain_until": drain_until}
-        with self._database.begin() as connection:
-            self._update_slot(connection, model, slot, values)
-
-    def alias_moved(self, model: str, version: str) -> None:
-        """The registry's champion alias now names this version."""
-        with self._database.begin() as connection:
-            connection.execute(update(traffic).where(traffic.c.model == model).values(alias_version=version))
-
-    # --- rollouts -----------------------------------------------------------------------------------------
+class PostgresReleaseStore(PostgresFleet):
+    """Implements the `ReleaseStore` that the release jobs ask for: the fleet, and its rollouts."""
 
     def begin(self, rollout: Rollout, package: Package, port_is_free: Callable[[int], bool]) -> None:
         """Save a new rollout with its package, slots and ledger row.
@@ -326,32 +210,6 @@ class PostgresReleaseStore:
         connection.execute(update(rollouts).where(rollouts.c.id == rollout.id).values(**row))
 
     @staticmethod
-    def _update_slot(connection: Connection, model: str, slot: str, values: Mapping[str, Any]) -> None:
-        connection.execute(update(slots).where(slots.c.model == model, slots.c.slot == slot).values(**values))
-
-    @staticmethod
-    def _keep_package(connection: Connection, package: Package, now: datetime) -> None:
-        row = {**asdict(package), "path": str(package.path), "evidence": dict(package.evidence), "created_at": now}
-        statement = upsert(packages).values(row)
-        renewed = {key: row[key] for key in row if key not in ("model", "version", "created_at")}
-        connection.execute(statement.on_conflict_do_update(index_elements=["model", "version"], set_=renewed))
-
-    def _make_slots(
-        self, connection: Connection, model: str, now: datetime, port_is_free: Callable[[int], bool]
-    ) -> None:
-        taken = set(connection.execute(select(slots.c.port)).scalars())
-        known = set(connection.execute(select(slots.c.slot).where(slots.c.model == model)).scalars())
-        for slot in SLOTS:
-            if slot in known:
-                continue
-            candidates = range(self._port_base, min(self._port_base + _PORTS_TRIED, 65536))
-            port = next((port for port in candidates if port not in taken and port_is_free(port)), None)
-            if port is None:
-                raise ConflictError(f"no free port from {self._port_base} on for {model}; set SLIPWAY_SLOT_PORT_BASE")
-            taken.add(port)
-            connection.execute(insert(slots).values(model=model, slot=slot, port=port, updated_at=now))
-
-    @staticmethod
     def _write(connection: Connection, rollout: Rollout, event: str, now: datetime, detail: Mapping[str, Any]) -> None:
         append(
             connection,
@@ -383,7 +241,7 @@ class PostgresReleaseStore:
     def _proof(connection: Connection, rollout: Rollout) -> dict[str, Any]:
         """Where the version came from, kept in the ledger for as long as the ledger is."""
         found = select(packages).where(packages.c.model == rollout.model, packages.c.version == rollout.version)
-        package = _package(connection.execute(found).one())
+        package = read_package(connection.execute(found).one())
         count = (
             select(func.count()).select_from(ledger).where(ledger.c.model == rollout.model, ledger.c.event == "live")
         )
