@@ -157,7 +157,7 @@ def _slot_cell(slot: dict[str, Any] | None) -> str:
 
 @click.command()
 @click.argument("model")
-@click.option("--split", type=click.IntRange(0, 100), help="per cent for the challenger, a lasting A/B split")
+@click.option("--split", type=click.IntRange(0, 99), help="per cent for the challenger, a lasting A/B split")
 @click.option("--reason", default="split by hand", show_default=True)
 def traffic(model: str, split: int | None, reason: str) -> None:
     """Show where a model's traffic goes, each side's results and the running rollout, or set a lasting split."""

@@ -24,8 +24,8 @@ _LIMIT = Query(default=100, ge=1, le=1000)
 class Weights(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    champion: int = Field(ge=0, le=100)
-    challenger: int = Field(default=0, ge=0, le=100)
+    champion: int = Field(ge=1, le=100)
+    challenger: int = Field(default=0, ge=0, le=99)
 
     @model_validator(mode="after")
     def _sum_to_all(self) -> Weights:

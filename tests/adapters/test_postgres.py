@@ -167,7 +167,7 @@ def test_what_was_live_at_a_time(database: Database) -> None:
 def test_weights_that_do_not_add_up_are_refused_by_the_table(store: PostgresReleaseStore) -> None:
     begin(store, rollout())
     with pytest.raises(StoreError, match="check constraint"):
-        store.want_weights("iris", {"blue": 60, "green": 60}, NOW)
+        store.split("iris", {"blue": 60, "green": 60}, NOW, actor="a", reason="r")
 
 
 def test_a_lock_has_one_holder_and_ends_with_it(database: Database, database_url: str) -> None:
@@ -190,7 +190,7 @@ def test_concurrent_publishers_each_see_the_others_rows(store: PostgresReleaseSt
     published: list[dict[str, int]] = []
 
     def publish(model: str) -> None:
-        store.want_weights(model, {"blue": 100}, NOW)
+        store.split(model, {"blue": 100}, NOW, actor="a", reason="r")
         with store.lock("the gateway's routes"):
             published.append({row.model: row.blue for row in store.traffic()})
 

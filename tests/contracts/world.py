@@ -90,6 +90,7 @@ class World:
             assert running[traffic.live_slot] == traffic.live_version
         row = self.releases.live_at(model, self.clock.now())
         assert (row.version if row else None) == traffic.live_version
+        assert self.parts.ledger.weights_at(model, self.clock.now()) == traffic.weights
         history = self.releases.history(limit=10_000)
         assert [row.seq for row in reversed(history)] == list(range(1, len(history) + 1)), "the ledger has a gap"
         recorded = {slot.slot: slot.version for slot in self.parts.store.slots(model) if slot.version}

@@ -128,9 +128,9 @@ def test_the_old_slot_is_not_stopped_while_its_successor_is_watched(world: World
 
 def test_a_step_that_a_driver_is_about_to_make_is_no_difference(world: World) -> None:
     world.release("1")
-    world.begin("2")
+    rollout = world.begin("2")
     world.until(Phase.SHIFTING)
-    world.parts.store.want_weights("iris", {"green": 100}, world.clock.now())
+    world.parts.store.shift(rollout, {"green": 100}, world.clock.now())
     assert kinds(world) == []
     assert world.gateway.weights("iris") == {"green": 100}
 

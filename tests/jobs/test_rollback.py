@@ -6,7 +6,7 @@ import pytest
 
 from contracts.world import QUICK, World
 from slipway.core.rollout_record import Phase
-from slipway.errors import ArtefactError, ConflictError, NotFoundError, RolloutError, SlipwayError
+from slipway.errors import ArtefactError, ConflictError, GatewayError, NotFoundError, RolloutError, SlipwayError
 from slipway.jobs.rollback import RolledBack
 
 pytestmark = pytest.mark.services
@@ -195,6 +195,35 @@ class TestSplit:
         assert self.split(world, champion=100) == {"green": 100}
         world.check_truth()
 
+    def test_the_live_slot_stays_up_whatever_the_weights_say(self, world: World) -> None:
+        released(world, "1", "2")
+        world.parts.store.split("iris", {"blue": 100}, world.clock.now(), actor="ops", reason="by an older version")
+        assert [finding.kind for finding in world.releases.reconcile()] == ["gateway"]
+        world.clock.sleep(10_000)
+        assert world.releases.reconcile() == []
+        assert self.split(world, champion=100) == {"green": 100}
+        world.check_truth()
+
+    def test_a_slot_that_is_empty_and_has_traffic_is_found(self, world: World) -> None:
+        released(world, "1", "2")
+        world.runtime.stop(next(slot for slot in world.runtime.list() if slot.slot == "green"), 0.0)
+        world.parts.store.assign("iris", "green", None, None, world.clock.now())
+        assert [finding.detail for finding in world.releases.survey()] == [
+            "slot green has 100 per cent of the traffic and no version"
+        ]
+
+    def test_a_split_is_in_the_ledger_even_if_the_gateway_was_away(self, world: World) -> None:
+        released(world, "1", "2")
+        world.gateway.down = True
+        with pytest.raises(GatewayError):
+            self.split(world, champion=70, challenger=30)
+        world.gateway.down = False
+        world.releases.reconcile()
+        assert self.split(world, champion=70, challenger=30) == {"green": 70, "blue": 30}
+        rows = [row for row in world.releases.history("iris") if row.detail.get("kind") == "split"]
+        assert [row.detail["weights"] for row in rows] == [{"green": 70, "blue": 30}]
+        world.check_truth()
+
     def test_a_rollback_ends_a_split(self, world: World) -> None:
         released(world, "1", "2", "3")
         self.split(world, champion=50, challenger=50)
@@ -209,7 +238,16 @@ class TestSplit:
             world.begin("3")
 
     @pytest.mark.parametrize(
-        "weights", [{"champion": 70}, {"champion": 120, "challenger": -20}, {"blue": 100}, {"champion": 70.5}, {}]
+        "weights",
+        [
+            {"champion": 70},
+            {"champion": 120, "challenger": -20},
+            {"champion": 0, "challenger": 100},
+            {"challenger": 100},
+            {"blue": 100},
+            {"champion": 70.5},
+            {},
+        ],
     )
     def test_what_is_no_split_is_refused(self, world: World, weights: dict[str, int]) -> None:
         released(world, "1", "2")

@@ -115,21 +115,6 @@ class PostgresFleet:
         with self._database.begin() as connection:
             self._update_slot(connection, model, slot, {**values, "updated_at": now})
 
-    def want_weights(
-        self,
-        model: str,
-        weights: Mapping[SlotName, int],
-        now: datetime,
-        *,
-        shadow_slot: SlotName | None = None,
-        shadow_percent: int = 0,
-    ) -> None:
-        """Save what the gateway is to apply, before it is told: the weights, and what it mirrors to which slot."""
-        values: dict[str, Any] = {slot: weights.get(slot, 0) for slot in SLOTS}
-        values |= {"shadow_slot": shadow_slot if shadow_percent else None, "shadow_percent": shadow_percent}
-        with self._database.begin() as connection:
-            connection.execute(update(traffic).where(traffic.c.model == model).values(**values, updated_at=now))
-
     def keep_warm(self, model: str, slot: SlotName, until: datetime, drain_until: datetime) -> None:
         """Let a slot without traffic stay up until then."""
         values = {"keep_warm_until": until, "drain_until": drain_until}
@@ -142,6 +127,19 @@ class PostgresFleet:
             connection.execute(update(traffic).where(traffic.c.model == model).values(alias_version=version))
 
     # --- inside a transaction -------------------------------------------------------------------------------
+
+    @staticmethod
+    def _want(
+        connection: Connection,
+        model: str,
+        weights: Mapping[SlotName, int],
+        now: datetime,
+        shadow_slot: SlotName | None = None,
+        shadow_percent: int = 0,
+    ) -> None:
+        values: dict[str, Any] = {slot: weights.get(slot, 0) for slot in SLOTS}
+        values |= {"shadow_slot": shadow_slot if shadow_percent else None, "shadow_percent": shadow_percent}
+        connection.execute(update(traffic).where(traffic.c.model == model).values(**values, updated_at=now))
 
     @staticmethod
     def _update_slot(connection: Connection, model: str, slot: str, values: Mapping[str, Any]) -> None:

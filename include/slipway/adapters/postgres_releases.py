@@ -138,32 +138,43 @@ class PostgresReleaseStore(PostgresFleet):
             self._write(connection, approved, "approved", now, detail)
             return True
 
-    def confirmed(self, rollout: Rollout, weights: Mapping[SlotName, int], now: datetime) -> None:
-        """The gateway applies these weights: save the rollout, and a ledger row if the weights are news."""
-        with self._database.begin() as connection:
-            self._save(connection, rollout)
-            self._note_traffic(connection, rollout, weights, now)
+    def shift(
+        self,
+        rollout: Rollout,
+        weights: Mapping[SlotName, int],
+        now: datetime,
+        *,
+        shadow_percent: int = 0,
+        counters: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Save the weights and the mirroring of a rollout before the gateway is told, and a ledger row if the weights
+        are news: from here on anybody may publish them.
 
-    def note_split(
+        Args:
+            counters: the slots' requests and errors now, from which the sides' results are counted.
+        """
+        with self._database.begin() as connection:
+            self._want(connection, rollout.model, weights, now, rollout.slot, shadow_percent)
+            if self._are_news(connection, rollout.model, weights):
+                detail = {"weights": dict(weights), "phase": rollout.phase.value, "counters": dict(counters or {})}
+                self._write(connection, rollout, "traffic", now, detail)
+
+    def split(
         self,
         model: str,
         weights: Mapping[SlotName, int],
+        now: datetime,
+        *,
         actor: str,
         reason: str,
-        now: datetime,
         counters: Mapping[str, Any] | None = None,
     ) -> None:
-        """A lasting split is in force: one ledger row, with the slots' counters that its results count from."""
+        """Save the weights of a lasting split before the gateway is told, and a ledger row if they are news."""
+        detail = {"weights": dict(weights), "kind": "split", "counters": dict(counters or {})}
         with self._database.begin() as connection:
-            append(
-                connection,
-                at=now,
-                model=model,
-                event="traffic",
-                actor=actor,
-                reason=reason,
-                detail={"weights": dict(weights), "kind": "split", "counters": dict(counters or {})},
-            )
+            self._want(connection, model, weights, now)
+            if self._are_news(connection, model, weights):
+                append(connection, at=now, model=model, event="traffic", actor=actor, reason=reason, detail=detail)
 
     def go_live(self, rollout: Rollout, *, alias_moved: bool, now: datetime) -> Rollout:
         """The phase `live`, its ledger row, the live version and the old slot's keep-warm time, all at once."""
@@ -224,18 +235,11 @@ class PostgresReleaseStore(PostgresFleet):
             detail=detail,
         )
 
-    def _note_traffic(
-        self, connection: Connection, rollout: Rollout, weights: Mapping[SlotName, int], now: datetime
-    ) -> None:
-        last = select(ledger.c.detail["weights"]).where(ledger.c.model == rollout.model, ledger.c.event == "traffic")
+    @staticmethod
+    def _are_news(connection: Connection, model: str, weights: Mapping[SlotName, int]) -> bool:
+        last = select(ledger.c.detail["weights"]).where(ledger.c.model == model, ledger.c.event == "traffic")
         before = connection.execute(last.order_by(ledger.c.seq.desc()).limit(1)).scalar() or {}
-        if before != dict(weights):
-            # Where the gateway's counters stood: what each side does with this traffic is counted from here.
-            counted = rollout.baseline.get("gateway", {})
-            slots = {"new": rollout.slot, "old": rollout.previous_slot}
-            counters = {slots[side]: counts for side, counts in counted.items()}
-            detail = {"weights": dict(weights), "phase": rollout.phase.value, "counters": counters}
-            self._write(connection, rollout, "traffic", now, detail)
+        return bool(before != dict(weights))
 
     @staticmethod
     def _proof(connection: Connection, rollout: Rollout) -> dict[str, Any]:

@@ -75,10 +75,12 @@ def routes(slots: Sequence[SlotRecord], traffic: Sequence[Traffic]) -> list[Rout
 
 
 def slot_is_wanted(slot: SlotRecord, traffic: Traffic, now: datetime, *, active_requests: int = 0) -> bool:
-    """Whether a slot outside of a rollout should be up: it has traffic, is kept warm, or still answers requests."""
+    """Whether a slot outside of a rollout should be up: it is live, has traffic, is kept warm, or still answers."""
     if slot.version is None:
         return False
-    if traffic.weights.get(slot.slot, 0) > 0 or (slot.keep_warm_until is not None and now < slot.keep_warm_until):
+    if slot.slot == traffic.live_slot or traffic.weights.get(slot.slot, 0) > 0:
+        return True
+    if slot.keep_warm_until is not None and now < slot.keep_warm_until:
         return True
     return active_requests > 0 and slot.drain_until is not None and now < slot.drain_until
 

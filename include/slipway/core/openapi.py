@@ -228,10 +228,11 @@ def _feedback(spec: ModelSpec, max_batch_rows: int) -> dict[str, Any]:
 
 
 def _set_split() -> dict[str, Any]:
-    share = {"type": "integer", "minimum": 0, "maximum": 100}
+    champion = {"type": "integer", "minimum": 1, "maximum": 100}
+    challenger = {"type": "integer", "minimum": 0, "maximum": 99}
     weights = {
         "type": "object",
-        "properties": {"champion": share, "challenger": share},
+        "properties": {"champion": champion, "challenger": challenger},
         "required": ["champion"],
         "additionalProperties": False,
         "description": "per cent; together 100",

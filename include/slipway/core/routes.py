@@ -124,7 +124,7 @@ def split_weights(split: Mapping[str, int], live_slot: SlotName) -> dict[SlotNam
     """Slot weights of an A/B split that is given by role, `{"champion": 70, "challenger": 30}`.
 
     Raises:
-        ConflictError: an unknown role, a weight out of 0-100, or a sum other than 100.
+        ConflictError: an unknown role, a weight out of 0-100, a sum other than 100, or nothing for the champion.
     """
     unknown = sorted(set(split) - {"champion", "challenger"})
     if unknown:
@@ -133,4 +133,6 @@ def split_weights(split: Mapping[str, int], live_slot: SlotName) -> dict[SlotNam
         raise ConflictError("weights are whole per cent from 0 to 100")
     if sum(split.values()) != 100:
         raise ConflictError(f"weights must add up to 100, these give {sum(split.values())}")
+    if not split.get("champion"):
+        raise ConflictError("the champion keeps at least 1 per cent; a challenger gets all the traffic by a release")
     return {live_slot: split.get("champion", 0), other_slot(live_slot): split.get("challenger", 0)}

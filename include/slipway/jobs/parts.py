@@ -46,16 +46,6 @@ class ReleaseStore(Protocol):
 
     def assign(self, model: str, slot: SlotName, version: str | None, bento_tag: str | None, now: datetime) -> None: ...
 
-    def want_weights(
-        self,
-        model: str,
-        weights: Mapping[SlotName, int],
-        now: datetime,
-        *,
-        shadow_slot: SlotName | None = None,
-        shadow_percent: int = 0,
-    ) -> None: ...
-
     def keep_warm(self, model: str, slot: SlotName, until: datetime, drain_until: datetime) -> None: ...
 
     def alias_moved(self, model: str, version: str) -> None: ...
@@ -86,15 +76,24 @@ class ReleaseStore(Protocol):
 
     def approve(self, rollout: Rollout, *, actor: str, reason: str, now: datetime) -> bool: ...
 
-    def confirmed(self, rollout: Rollout, weights: Mapping[SlotName, int], now: datetime) -> None: ...
+    def shift(
+        self,
+        rollout: Rollout,
+        weights: Mapping[SlotName, int],
+        now: datetime,
+        *,
+        shadow_percent: int = 0,
+        counters: Mapping[str, Any] | None = None,
+    ) -> None: ...
 
-    def note_split(
+    def split(
         self,
         model: str,
         weights: Mapping[SlotName, int],
+        now: datetime,
+        *,
         actor: str,
         reason: str,
-        now: datetime,
         counters: Mapping[str, Any] | None = None,
     ) -> None: ...
 

@@ -45,7 +45,7 @@ from slipway.errors import (
 from slipway.jobs.compare_slots import baseline_of
 from slipway.jobs.observe import observe, slot_record
 from slipway.jobs.replay import replay
-from slipway.jobs.traffic import apply_fleet, model_lock
+from slipway.jobs.traffic import apply_fleet, model_lock, slot_counters
 from slipway.ports import Slot
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ def _replay(parts: Parts, rollout: Rollout) -> Rollout:
 
 def _shift(parts: Parts, rollout: Rollout, weights: Mapping[SlotName, int], shadow: int) -> Rollout:
     now = rollout.driven_at
-    parts.store.want_weights(rollout.model, weights, now, shadow_slot=rollout.slot, shadow_percent=shadow)
+    parts.store.shift(rollout, weights, now, shadow_percent=shadow, counters=slot_counters(parts, rollout.model))
     fault_point("wanted")
     state = apply_fleet(parts)
     fault_point("applied")
@@ -293,7 +293,7 @@ def _shift(parts: Parts, rollout: Rollout, weights: Mapping[SlotName, int], shad
         if len(weights) == 1:  # from here on there is nothing to compare with
             evidence.setdefault("traffic_until", now.isoformat())
     confirmed = replace(rollout, confirmed_at=now, baseline=baseline, evidence=evidence, checks=())
-    parts.store.confirmed(confirmed, weights, now)
+    parts.store.save(confirmed)
     return confirmed
 
 

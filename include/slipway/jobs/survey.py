@@ -66,11 +66,16 @@ def _gateway(parts: Parts, traffic: Sequence[Traffic], active: dict[str, Rollout
         state = parts.gateway.observe()
     except SlipwayError as error:
         return [_found("gateway", "", str(error))]
-    return [
-        _found("gateway", row.model, f"weights should be {row.weights} and are {dict(applied)}")
-        for row in traffic
-        if row.model not in active and dict(applied := state.weights.get(row.model, {})) != row.weights
-    ]
+    findings = []
+    for row in traffic:
+        if row.model in active:
+            continue
+        applied, mirrored = dict(state.weights.get(row.model, {})), dict(state.shadows.get(row.model, {}))
+        if applied != row.weights:
+            findings.append(_found("gateway", row.model, f"weights should be {row.weights} and are {applied}"))
+        if mirrored:
+            findings.append(_found("gateway", row.model, f"traffic is mirrored to {mirrored} and no rollout runs"))
+    return findings
 
 
 def _slots(
@@ -97,6 +102,8 @@ def _slots(
 
 def _slot(parts: Parts, slot: SlotRecord, traffic: Traffic, there: Slot | None) -> list[Finding]:
     if slot.version is None:
+        if weight := traffic.weights.get(slot.slot):
+            return [_found("slot", slot.model, f"slot {slot.slot} has {weight} per cent of the traffic and no version")]
         gone = there is None
         return [] if gone else [_found("slot", slot.model, f"slot {slot.slot} should be empty and is not")]
     if not slot_is_wanted(slot, traffic, parts.clock.now()):
@@ -130,9 +137,13 @@ def _alias(parts: Parts, traffic: Traffic) -> list[Finding]:
 
 
 def _ledger(parts: Parts, traffic: Traffic) -> list[Finding]:
-    row = parts.ledger.live_at(traffic.model, parts.clock.now())
-    recorded = row.version if row else None
-    if recorded == traffic.live_version:
-        return []
-    detail = f"the ledger says that version {recorded or 'none'} is live, the tables say {traffic.live_version}"
-    return [_found("ledger", traffic.model, detail)]
+    now, model = parts.clock.now(), traffic.model
+    row, weights = parts.ledger.live_at(model, now), dict(parts.ledger.weights_at(model, now))
+    recorded, findings = row.version if row else None, []
+    if recorded != traffic.live_version:
+        detail = f"the ledger says that version {recorded or 'none'} is live, the tables say {traffic.live_version}"
+        findings.append(_found("ledger", model, detail))
+    if weights != traffic.weights:
+        detail = f"the ledger says that the weights are {weights}, the tables say {traffic.weights}"
+        findings.append(_found("ledger", model, detail))
+    return findings

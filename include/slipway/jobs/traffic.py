@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slipway.core.faults import fault_point
 from slipway.core.fleet import ModelStatus, routes
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from slipway.jobs.parts import Parts
     from slipway.ports import Slot
 
-__all__ = ["apply_fleet", "model_lock", "publish_fleet", "set_split", "status"]
+__all__ = ["apply_fleet", "model_lock", "publish_fleet", "set_split", "slot_counters", "status"]
 
 FLEET_LOCK = "the gateway's routes"
 _KEEP_WARM_SECONDS = 3600.0
@@ -55,6 +55,7 @@ def set_split(parts: Parts, model: str, split: Mapping[str, int], *, actor: str,
 
     Raises:
         ConflictError: a rollout runs, nothing is live, the weights are no split, or no challenger is up.
+        StoreError: Postgres does not answer, so nothing has changed.
     """
     with parts.store.lock(model_lock(model)):
         if active := parts.store.active(model):
@@ -70,13 +71,20 @@ def set_split(parts: Parts, model: str, split: Mapping[str, int], *, actor: str,
         elif challenger in traffic.weights:
             until = now + timedelta(seconds=_KEEP_WARM_SECONDS)
             parts.store.keep_warm(model, challenger, until, until + timedelta(seconds=60))
-        parts.store.want_weights(model, weights, now)
+        parts.store.split(model, weights, now, actor=actor, reason=reason, counters=slot_counters(parts, model))
         fault_point("split")
-        state = apply_fleet(parts)
-        if weights != traffic.weights:
-            counters: dict[str, Any] = {slot: vars(state.of(model, slot)) for slot in SLOTS}
-            parts.store.note_split(model, weights, actor, reason, now, counters)
+        apply_fleet(parts)
         return weights
+
+
+def slot_counters(parts: Parts, model: str) -> dict[str, dict[str, int]]:
+    """Requests and errors of the model's slots so far; empty when the gateway does not say, which delays no shift."""
+    try:
+        state = parts.gateway.observe()
+    except GatewayError:
+        return {}
+    counted = {slot: state.of(model, slot) for slot in SLOTS}
+    return {slot: {"requests": one.requests, "errors": one.errors} for slot, one in counted.items()}
 
 
 def _require_up(parts: Parts, model: str, slot: SlotName) -> None:
