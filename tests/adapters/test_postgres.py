@@ -107,6 +107,17 @@ def test_a_command_is_not_lost_to_a_driver_that_saves_at_the_same_time(store: Po
     assert (active.phase, active.command) == (Phase.STARTING, "abort")
 
 
+def test_a_driver_that_lost_its_lock_does_not_wake_up_what_has_ended(store: PostgresReleaseStore) -> None:
+    made = rollout()
+    begin(store, made)
+    store.end(made, Phase.ABORTED, NOW)
+    for late in (store.save, lambda old: store.go_live(old, alias_moved=True, now=NOW)):
+        with pytest.raises(ConflictError, match="has ended meanwhile"):
+            late(made)
+    assert store.rollout(made.id).phase is Phase.ABORTED
+    assert store.traffic_of("iris").live_version is None
+
+
 def test_packages_say_what_was_released(store: PostgresReleaseStore) -> None:
     begin(store, rollout())
     assert store.package("iris", "1") == package("iris", "1")

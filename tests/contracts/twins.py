@@ -85,6 +85,10 @@ class TwinRuntime:
 
     def list(self) -> Sequence[Slot]:
         self._check()
+        return self.rows()
+
+    def rows(self) -> list[Slot]:
+        """What runs, also while the runtime itself does not answer."""
         return [Slot(**row) for row in self._state.read().values()]  # type: ignore[arg-type]
 
     def kill(self, model: str, slot: str) -> None:
@@ -163,7 +167,7 @@ class TwinProbe:
         return SlotAnswer(200, tuple(self.model(version, row) for row in rows), 1.0)
 
     def _version(self, address: Address) -> str:
-        here = [slot for slot in self._runtime.list() if slot.address == address and slot.running]
+        here = [slot for slot in self._runtime.rows() if slot.address == address and slot.running]
         if not here:
             raise RuntimeSlotError("the slot does not answer")
         return here[0].version or ""
@@ -172,12 +176,12 @@ class TwinProbe:
         self.asked += 1
         if self.silent:
             return Readiness(None, "no answer in time")
-        here = [slot for slot in self._runtime.list() if slot.address == address and slot.running]
+        here = [slot for slot in self._runtime.rows() if slot.address == address and slot.running]
         if not here:
             return Readiness(False, "nothing listens")
         if here[0].version in self.wrong:
             return Readiness(False, "golden row 0 came out wrong")
-        return Readiness(True, "ready")
+        return Readiness(True, "ready", {"version": here[0].version})
 
     def port_is_free(self, port: int) -> bool:
         return port not in self.taken_ports

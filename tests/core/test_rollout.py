@@ -106,6 +106,43 @@ def test_a_step_is_watched_for_its_time_and_then_left() -> None:
     assert decide(baking, seen(weights={"green": 100}), after(11)) == Go(Phase.PROMOTING)
 
 
+@pytest.mark.parametrize(
+    ("ready", "seconds", "expected"),
+    [
+        (False, 1, Go(Phase.ROLLING_BACK, failure="readiness: gone")),
+        (None, 1, Wait("the slot has to answer before it gets traffic: gone")),
+        (None, 100, Go(Phase.ROLLING_BACK, failure="readiness at the deadline: gone")),
+    ],
+)
+@pytest.mark.parametrize("phase", [Phase.SHIFTING, Phase.BAKING])
+def test_no_step_gives_traffic_to_a_slot_that_does_not_answer(
+    phase: Phase, ready: bool | None, seconds: float, expected: object
+) -> None:
+    look = seen(running=ready is None, ready=ready, ready_detail="gone", checks=())
+    assert decide(rollout(phase), look, after(seconds)) == expected
+
+
+def test_with_an_unknown_runtime_traffic_moves_and_nothing_is_finished() -> None:
+    back = rollout(Phase.ROLLING_BACK, failure="latency")
+    assert decide(back, seen(running=None, occupied=None, weights={"green": 100}), after(1)) == Shift({"blue": 100})
+    moved = replace(back, confirmed_at=after(1))
+    assert decide(moved, seen(running=None, occupied=None), after(2)) == Stop()
+    assert decide(rollout(Phase.STARTING), seen(running=None, occupied=None, ready=None), after(1)) == Start()
+
+
+def test_a_replay_that_never_ends_is_rolled_back_at_the_deadline() -> None:
+    replaying = rollout(Phase.REPLAYING, policy=POLICY.model_copy(update={"replay_requests": 10}))
+    assert decide(replaying, seen(), after(99)) == Replay()
+    action = decide(replaying, seen(), after(100))
+    assert action == Go(Phase.ROLLING_BACK, failure="replay: it was not finished by the deadline")
+
+
+def test_a_question_keeps_its_answer_when_nobody_drove_for_a_while() -> None:
+    asked = rollout(Phase.REPLAYING, approval_asked_at=after(1), approved_at=after(3), driven_at=after(4))
+    resumed = asked.resumed(after(60))
+    assert (resumed.asked, resumed.approved, resumed.phase_since) == (True, True, T0)
+
+
 def test_a_first_release_takes_everything_in_one_step() -> None:
     first = rollout(Phase.SHIFTING, previous_slot=None, previous_version=None, confirmed_at=after(0))
     assert target_weights(first) == {"green": 100}

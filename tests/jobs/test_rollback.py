@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from contracts.world import QUICK, World
 from slipway.core.rollout_record import Phase
-from slipway.errors import ArtefactError, ConflictError, GatewayError, NotFoundError, RolloutError, SlipwayError
+from slipway.errors import (
+    ArtefactError,
+    ConflictError,
+    GatewayError,
+    NotFoundError,
+    RolloutError,
+    RuntimeSlotError,
+    SlipwayError,
+)
 from slipway.jobs.rollback import RolledBack
 
 pytestmark = pytest.mark.services
@@ -180,6 +190,63 @@ def test_nothing_to_abort_or_promote_is_said(world: World) -> None:
     for ask in (world.releases.abort, world.releases.promote):
         with pytest.raises(NotFoundError, match="no rollout of iris runs"):
             ask("iris", actor="ops", reason="?")
+
+
+def test_a_rollback_that_only_ended_a_rollout_is_not_repeated_by_its_retry(world: World) -> None:
+    released(world, "1", "2")
+    rollout = world.begin("3")
+    world.until(Phase.SHIFTING)
+    # The task is killed after it has asked: the keeper ends the rollout.
+    now = world.clock.now()
+    assert world.parts.store.command(rollout, "abort", actor="ops", reason="r", now=now, dag_run="run-7")
+    assert world.finish(rollout).phase is Phase.ABORTED
+    again = roll_back(world, dag_run="run-7")
+    assert (again.what, again.from_version, again.to_version) == ("aborted", "3", "2")
+    assert world.live() == "2"
+    assert roll_back(world, dag_run="run-8").to_version == "1"
+
+
+def test_an_abort_that_was_asked_for_is_not_turned_into_a_promotion(world: World) -> None:
+    released(world, "1")
+    rollout = world.begin("2")
+    world.until(Phase.SHIFTING)
+    now = world.clock.now()
+    assert world.parts.store.command(rollout, "abort", actor="ops", reason="r", now=now)
+    with pytest.raises(RolloutError, match="did not go live"):
+        world.releases.promote("iris", actor="hasty", reason="r")
+    assert [event for event in world.events() if event.endswith("_asked")] == ["abort_asked"]
+    assert world.live() == "1"
+
+
+@pytest.mark.parametrize("what", ["abort", "bad checks"])
+def test_traffic_goes_back_while_the_runtime_does_not_answer(world: World, what: str) -> None:
+    released(world, "1")
+    rollout = world.begin("2")
+    world.until(Phase.SHIFTING)
+    world.releases.advance("iris")
+    assert world.gateway.weights("iris").get("green")
+    world.runtime.down = True
+    if what == "abort":
+        world.parts.store.command(rollout, "abort", actor="ops", reason="r", now=world.clock.now())
+    else:
+        world.probe.wrong.add("2")
+    for _ in range(10):
+        with contextlib.suppress(RuntimeSlotError):
+            world.releases.advance("iris")
+        world.clock.sleep(0.5)
+    assert world.gateway.weights("iris") == {"blue": 100}
+    world.runtime.down = False
+    assert world.finish(rollout).phase in (Phase.ABORTED, Phase.ROLLED_BACK)
+    world.check_truth()
+
+
+def test_a_warm_rollback_needs_no_runtime(world: World) -> None:
+    released(world, "1", "2")
+    world.runtime.down = True
+    done = roll_back(world)
+    assert (done.to_version, done.warm) == ("1", True)
+    world.runtime.down = False
+    world.check_truth()
 
 
 class TestSplit:

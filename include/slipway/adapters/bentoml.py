@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -178,9 +179,13 @@ class BentoPackager:
     def _lock(self, model: str, version: str) -> Iterator[None]:
         path = self._record(model, version).with_suffix(".lock")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
-            yield
+        while True:
+            with path.open("w") as held:
+                fcntl.flock(held, fcntl.LOCK_EX)
+                # Housekeeping deletes the file with its bento: whoever waited on the deleted one waits again.
+                if path.exists() and path.stat().st_ino == os.fstat(held.fileno()).st_ino:
+                    yield
+                    return
 
 
 def bento_tag(model: str, version: str) -> str:

@@ -108,14 +108,21 @@ class PostgresReleaseStore(PostgresFleet):
         actor: str,
         reason: str,
         now: datetime,
+        dag_run: str | None = None,
     ) -> bool:
-        """Leave an operator's command for the next decision; False when the rollout has ended."""
+        """Leave an operator's command for the next decision; `dag_run` is who asked, to be known again.
+
+        False when the rollout has ended, or is to be ended already and `promote` comes too late.
+        """
         statement = update(rollouts).where(rollouts.c.id == rollout.id, rollouts.c.finished_at.is_(None))
+        if command == "promote":
+            statement = statement.where(func.coalesce(rollouts.c.command, command) == command)
         with self._database.begin() as connection:
             if connection.execute(statement.values(command=command).returning(rollouts.c.id)).first() is None:
                 return False
             asked = replace(rollout, actor=actor, reason=reason)
-            self._write(connection, asked, f"{command}_asked", now, {"phase": rollout.phase.value})
+            detail = {"phase": rollout.phase.value, **({"dag_run": dag_run} if dag_run else {})}
+            self._write(connection, asked, f"{command}_asked", now, detail)
             return True
 
     def ask(self, rollout: Rollout, why: str, now: datetime) -> Rollout:
@@ -217,8 +224,11 @@ class PostgresReleaseStore(PostgresFleet):
 
     @staticmethod
     def _save(connection: Connection, rollout: Rollout) -> None:
+        """Raises ConflictError when it has ended: a driver that lost its lock with Postgres must not wake it up."""
         row = {key: value for key, value in _to_row(rollout).items() if key not in _NOT_SAVED}
-        connection.execute(update(rollouts).where(rollouts.c.id == rollout.id).values(**row))
+        still = update(rollouts).where(rollouts.c.id == rollout.id, rollouts.c.finished_at.is_(None))
+        if connection.execute(still.values(**row).returning(rollouts.c.id)).first() is None:
+            raise ConflictError(f"the rollout of {rollout.model} version {rollout.version} has ended meanwhile")
 
     @staticmethod
     def _write(connection: Connection, rollout: Rollout, event: str, now: datetime, detail: Mapping[str, Any]) -> None:

@@ -104,6 +104,7 @@ def _prepare(rollout: Rollout, seen: Observation, now: datetime) -> Action:
             return Go(Phase.REPLAYING)
         if late:
             return Go(Phase.ROLLING_BACK, failure=f"golden rows: {seen.ready_detail or 'no answer'}")
+        # Starting what runs already changes nothing, and where nobody knows it tells what is wrong with the runtime.
         return Wait(seen.ready_detail or "the slot is not ready yet") if seen.running else Start()
     return _replay(rollout, now, late)
 
@@ -113,6 +114,8 @@ def _replay(rollout: Rollout, now: datetime, late: bool) -> Action:
     if rollout.policy.replay_requests == 0 or rollout.previous_slot is None:
         return Go(Phase.SHADOWING)
     found = rollout.replay
+    if found is None and now >= rollout.deadline:
+        return Go(Phase.ROLLING_BACK, failure="replay: it was not finished by the deadline")
     if found is None or (found.verdict is Verdict.ERROR and not late):
         return Replay()
     if found.verdict in (Verdict.FAIL, Verdict.ERROR):
@@ -130,6 +133,12 @@ def _watch(rollout: Rollout, seen: Observation, now: datetime) -> Action:
     verdict, why = judge(seen.checks)
     if rollout.confirmed_at is not None and verdict is Verdict.FAIL:
         return Go(Phase.ROLLING_BACK, failure=why)
+    if rollout.confirmed_at is None and rollout.slot in target_weights(rollout) and not seen.ready:
+        # No step begins with a slot that does not answer: checks know of it only once it has traffic.
+        detail = seen.ready_detail or "no answer"
+        if seen.ready is None and not late:
+            return Wait(f"the slot has to answer before it gets traffic: {detail}")
+        return Go(Phase.ROLLING_BACK, failure=f"readiness{' at the deadline' if seen.ready is None else ''}: {detail}")
     if not _in_force(rollout, seen):
         # A step that an operator asked for after the deadline still gets its time.
         if late and not rollout.asked and now >= rollout.phase_since + timedelta(seconds=_SHIFT_SECONDS):
@@ -198,7 +207,7 @@ def _next(rollout: Rollout, *, skip: bool = False) -> Action:
 def _roll_back(rollout: Rollout, seen: Observation, now: datetime) -> Action:
     if not _in_force(rollout, seen) or rollout.confirmed_at is None:
         return _shift(rollout)
-    if seen.occupied:
+    if seen.occupied is not False:
         drained = rollout.confirmed_at + timedelta(seconds=rollout.policy.drain_seconds)
         return Wait(f"{seen.active} requests are being answered") if seen.active and now < drained else Stop()
     return Finish(Phase.ABORTED if rollout.failure in _OPERATORS.values() else Phase.ROLLED_BACK)

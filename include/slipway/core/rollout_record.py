@@ -146,9 +146,12 @@ class Rollout:
         )
 
     def resumed(self, now: datetime) -> Rollout:
-        """The same rollout, driven now. Time in which nobody drove it is no fault of a slot that is starting."""
+        """The same rollout, driven now. Time in which nobody drove it is no fault of a slot that is starting.
+
+        A question keeps its time: moved, the phase would begin after it was asked, and its answer count for nothing.
+        """
         silent = now - self.driven_at
-        if self.phase in PREPARING and silent > timedelta(seconds=_SILENT_SECONDS):
+        if self.phase in PREPARING and not self.asked and silent > timedelta(seconds=_SILENT_SECONDS):
             return replace(self, driven_at=now, phase_since=min(now, self.phase_since + silent))
         return replace(self, driven_at=now)
 
@@ -158,8 +161,10 @@ class Observation:
     """What was seen of the outside just now.
 
     Attributes:
-        running: the runtime runs the rollout's version in its slot.
-        occupied: the runtime has anything in that slot, also something that keeps crashing.
+        running: the runtime runs the rollout's version in its slot; None when it could not be asked and the slot did
+            not say so itself.
+        occupied: the runtime has anything in that slot, also something that keeps crashing; None when it could not be
+            asked.
         ready: the slot answers its golden rows correctly; None when it could not be asked.
         weights: what the gateway applies by slot; None when it could not be asked.
         shadow: per cent of the traffic that it mirrors to the new slot.
@@ -167,8 +172,8 @@ class Observation:
         checks: judgements on the new slot since the baseline.
     """
 
-    running: bool
-    occupied: bool
+    running: bool | None
+    occupied: bool | None
     ready: bool | None = None
     ready_detail: str = ""
     weights: Mapping[SlotName, int] | None = None

@@ -11,23 +11,27 @@ from typing import TYPE_CHECKING
 
 from slipway.core.checks import readiness
 from slipway.core.rollout_record import WATCHED, Observation, Phase
-from slipway.errors import GatewayError
+from slipway.errors import GatewayError, RuntimeSlotError
 from slipway.jobs.compare_log import log_checks
 from slipway.jobs.compare_slots import renewed_baseline, shadow_checks, traffic_checks
 from slipway.ports import Readiness
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from slipway.core.fleet import SlotRecord
     from slipway.core.rollout_record import Rollout
     from slipway.core.routes import GatewayState
     from slipway.core.verdict import Check
     from slipway.jobs.parts import Parts
+    from slipway.ports import Slot
 
 __all__ = ["observe", "slot_record"]
 
 # Looking costs the supervisor and the gateway processor time that serving needs: where a decision asks for none, nobody
 # looks.
 _ASKS_RUNTIME = (Phase.STARTING, Phase.VERIFYING, *WATCHED, Phase.ROLLING_BACK)
+_ASKS_SLOT = (Phase.VERIFYING, *WATCHED)
 _ASKS_GATEWAY = (*WATCHED, Phase.PROMOTING, Phase.ROLLING_BACK)
 
 
@@ -39,17 +43,21 @@ def slot_record(parts: Parts, rollout: Rollout) -> SlotRecord:
 def observe(parts: Parts, rollout: Rollout) -> tuple[Observation, Rollout]:
     """Look once at what the rollout's phase needs to know; the rollout returns with what was found out.
 
-    Raises:
-        RuntimeSlotError: the runtime did not answer. A gateway that does not answer is part of the observation.
+    A runtime or a gateway that does not answer is part of the observation: traffic can be moved without the one, and
+    a slot be stopped without the other.
     """
     record = slot_record(parts, rollout)
     mine = record.version == rollout.version  # before that, the slot may hold a former version kept warm
-    slots = parts.runtime.list() if rollout.phase in _ASKS_RUNTIME else ()
-    there = [slot for slot in slots if (slot.model, slot.slot) == (rollout.model, rollout.slot)]
-    running = mine and any(slot.running and slot.version == rollout.version for slot in there)
+    there = _there(parts, rollout) if mine else ()
+    running: bool | None = None
+    if there is not None:
+        running = any(slot.running and slot.version == rollout.version for slot in there)
     asked = Readiness(False, "the slot does not run")
-    if running and (rollout.phase in WATCHED or rollout.phase is Phase.VERIFYING):
-        asked = parts.probe.ready(rollout.model, record.address)
+    if running and rollout.phase in _ASKS_SLOT:
+        asked = _ready(parts, rollout, record)
+    elif running is None and rollout.phase in (Phase.STARTING, *_ASKS_SLOT):
+        asked = _ready(parts, rollout, record)
+        running = True if asked.ready and asked.identity else None
     gateway: GatewayState | None = None
     if rollout.phase in _ASKS_GATEWAY:
         with suppress(GatewayError):
@@ -57,7 +65,7 @@ def observe(parts: Parts, rollout: Rollout) -> tuple[Observation, Rollout]:
     checks, rollout = _checks(parts, rollout, asked, gateway)
     seen = Observation(
         running=running,
-        occupied=mine and bool(there),
+        occupied=None if there is None else bool(there),
         ready=asked.ready,
         ready_detail=asked.detail,
         weights=None if gateway is None else dict(gateway.weights.get(rollout.model, {})),
@@ -66,6 +74,25 @@ def observe(parts: Parts, rollout: Rollout) -> tuple[Observation, Rollout]:
         checks=checks,
     )
     return seen, replace(rollout, checks=tuple(checks) or rollout.checks)
+
+
+def _there(parts: Parts, rollout: Rollout) -> Sequence[Slot] | None:
+    """What the runtime has in the rollout's slot; None when it does not say."""
+    if rollout.phase not in _ASKS_RUNTIME:
+        return ()
+    try:
+        return [slot for slot in parts.runtime.list() if (slot.model, slot.slot) == (rollout.model, rollout.slot)]
+    except RuntimeSlotError:
+        return None
+
+
+def _ready(parts: Parts, rollout: Rollout, record: SlotRecord) -> Readiness:
+    """Whether the slot answers its golden rows, and is the version that it should be where it says which it is."""
+    asked = parts.probe.ready(rollout.model, record.address)
+    told = asked.identity.get("version")
+    if asked.ready and told is not None and str(told) != rollout.version:
+        return Readiness(False, f"version {told} answers at {record.address}; another process holds the port")
+    return asked
 
 
 def _checks(

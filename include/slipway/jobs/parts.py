@@ -70,6 +70,7 @@ class ReleaseStore(Protocol):
         actor: str,
         reason: str,
         now: datetime,
+        dag_run: str | None = None,
     ) -> bool: ...
 
     def ask(self, rollout: Rollout, why: str, now: datetime) -> Rollout: ...

@@ -91,7 +91,7 @@ def take_over(parts: Parts, silence_seconds: float, taken: set[str] | None = Non
             found = _drive_on(parts, rollout)
         except ConflictError:
             taken.discard(rollout.id)  # somebody drives it after all
-        except SlipwayError as error:
+        except (SlipwayError, OSError) as error:  # one model's full disk or damaged file stops no other's rollout
             findings.append(Finding("rollout", rollout.model, str(error), repaired=False))
         else:
             taken.add(rollout.id)
@@ -169,7 +169,7 @@ def _bring_up(parts: Parts, slot: SlotRecord, version: str) -> Finding:
         package = parts.store.package(slot.model, version)
         parts.packages.verify(package)
         parts.runtime.start(Slot(slot.model, slot.slot, slot.port, version, package.bento_tag, host=slot.host), package)
-    except SlipwayError as error:
+    except (SlipwayError, OSError) as error:
         return Finding("slot", slot.model, f"{detail}: {error}", repaired=False)
     return Finding("slot", slot.model, detail, repaired=True)
 

@@ -340,7 +340,7 @@ def drive(parts: Parts, rollout: Rollout, *, poll_seconds: float = 0.2) -> Itera
             progress = None if rollout.ended else advance(parts, rollout.model)
             waiting = progress.waiting if progress else None
             rollout = parts.store.rollout(rollout.id)
-        except (ConflictError, GatewayError, StoreError, RuntimeSlotError) as error:
+        except (ConflictError, GatewayError, StoreError, RuntimeSlotError, OSError) as error:  # a full disk, too
             if parts.clock.now() > rollout.deadline + timedelta(seconds=_GRACE_SECONDS):
                 raise
             waiting = str(error)

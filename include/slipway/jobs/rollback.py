@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["RolledBack", "abort", "approve", "kept_versions", "promote", "reject", "rollback"]
 
 _POLL_SECONDS = 0.05
+_RECENT_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,15 @@ def rollback(
     if before and before.kind == "rollback":
         rollout_id = before.id
         return result("rolled_back", before.previous_version, before.version)
-    running = parts.store.active(model)
+    asked_before = _asked_to_end(parts, model, dag_run)
+    running = asked_before or parts.store.active(model)
     if running is None or to_version is not None:
         _refuse_damaged(parts, model, _target(parts, model, to_version))
     if running and not (running.kind == "rollback" and to_version in (None, running.version)):
-        ended = abort(parts, model, actor=actor, reason=reason, progress=progress)
+        if asked_before is None:
+            now = parts.clock.now()
+            parts.store.command(running, "abort", actor=actor, reason=reason, now=now, dag_run=dag_run)
+        ended = _finish(parts, running, progress)
         live = parts.store.traffic_of(model).live_version
         if ended.phase is not Phase.LIVE and to_version in (None, live):
             seconds = (parts.clock.now() - started).total_seconds()
@@ -116,6 +121,16 @@ def rollback(
     seconds = (parts.clock.now() - started).total_seconds()
     sync_alias(parts, model)
     return result("rolled_back", ended.previous_version, ended.version)
+
+
+def _asked_to_end(parts: Parts, model: str, dag_run: str | None) -> Rollout | None:
+    """The rollout that this DAG run asked to end when it was tried before; another target would be one too far."""
+    if dag_run is None:
+        return None
+    for row in parts.ledger.history(model, _RECENT_ROWS):
+        if row.event == "abort_asked" and row.rollout_id and row.detail.get("dag_run") == dag_run:
+            return parts.store.rollout(row.rollout_id)
+    return None
 
 
 def _target(parts: Parts, model: str, to_version: str | None) -> str:
