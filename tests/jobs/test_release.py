@@ -269,6 +269,15 @@ def test_ports_in_use_are_skipped(world: World) -> None:
     assert sorted(slot.port for slot in world.parts.store.slots()) == [22301, 22303]
 
 
+def test_an_empty_slot_leaves_a_port_that_somebody_took_meanwhile(world: World) -> None:
+    world.release("1")
+    assert {slot.slot: slot.port for slot in world.parts.store.slots()} == {"blue": 22300, "green": 22301}
+    world.probe.taken_ports = {22300, 22301}  # its own bento holds the first
+    world.release("2")
+    assert {slot.slot: slot.port for slot in world.parts.store.slots()} == {"blue": 22300, "green": 22302}
+    world.check_truth()
+
+
 def test_the_ledger_knows_what_stands_behind_a_version(world: World) -> None:
     world.release("1")
     row = world.releases.live_at("iris", world.clock.now())

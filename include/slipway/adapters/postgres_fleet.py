@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from slipway.adapters.postgres import Database
@@ -152,17 +152,23 @@ class PostgresFleet:
         renewed = {key: row[key] for key in row if key not in ("model", "version", "created_at")}
         connection.execute(statement.on_conflict_do_update(index_elements=["model", "version"], set_=renewed))
 
-    def _make_slots(
+    def _place_slots(
         self, connection: Connection, model: str, now: datetime, port_is_free: Callable[[int], bool]
     ) -> None:
+        """Give both slots a port; an empty one whose port somebody else has taken meanwhile gets another."""
         taken = set(connection.execute(select(slots.c.port)).scalars())
-        known = set(connection.execute(select(slots.c.slot).where(slots.c.model == model)).scalars())
+        known = {row.slot: row for row in connection.execute(select(slots).where(slots.c.model == model))}
         for slot in SLOTS:
-            if slot in known:
+            row = known.get(slot)
+            if row is not None and (row.version is not None or port_is_free(row.port)):
                 continue
             candidates = range(self._port_base, min(self._port_base + _PORTS_TRIED, 65536))
             port = next((port for port in candidates if port not in taken and port_is_free(port)), None)
             if port is None:
                 raise ConflictError(f"no free port from {self._port_base} on for {model}; set SLIPWAY_SLOT_PORT_BASE")
             taken.add(port)
-            connection.execute(insert(slots).values(model=model, slot=slot, port=port, updated_at=now))
+            place = upsert(slots).values(model=model, slot=slot, port=port, updated_at=now)
+            moved = place.on_conflict_do_update(
+                index_elements=["model", "slot"], set_={"port": port, "updated_at": now}
+            )
+            connection.execute(moved)

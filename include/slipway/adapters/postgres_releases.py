@@ -57,7 +57,7 @@ class PostgresReleaseStore(PostgresFleet):
         with self._database.begin() as connection:
             connection.execute(text("LOCK TABLE slots IN SHARE ROW EXCLUSIVE MODE"))
             self._keep_package(connection, package, rollout.started_at)
-            self._make_slots(connection, rollout.model, rollout.started_at, port_is_free)
+            self._place_slots(connection, rollout.model, rollout.started_at, port_is_free)
             made = {"model": rollout.model, "updated_at": rollout.started_at}
             connection.execute(upsert(traffic).values(made).on_conflict_do_nothing())
             statement = upsert(rollouts).values(_to_row(rollout)).on_conflict_do_nothing().returning(rollouts.c.id)
