@@ -30,7 +30,7 @@ __all__ = ["observe", "slot_record"]
 
 # Looking costs the supervisor and the gateway processor time that serving needs: where a decision asks for none, nobody
 # looks.
-_ASKS_RUNTIME = (Phase.STARTING, Phase.VERIFYING, *WATCHED, Phase.ROLLING_BACK)
+_ASKS_RUNTIME = (Phase.STARTING, Phase.VERIFYING, *WATCHED)
 _ASKS_SLOT = (Phase.VERIFYING, *WATCHED)
 _ASKS_GATEWAY = (*WATCHED, Phase.PROMOTING, Phase.ROLLING_BACK)
 
@@ -78,7 +78,8 @@ def observe(parts: Parts, rollout: Rollout) -> tuple[Observation, Rollout]:
 
 def _there(parts: Parts, rollout: Rollout) -> Sequence[Slot] | None:
     """What the runtime has in the rollout's slot; None when it does not say."""
-    if rollout.phase not in _ASKS_RUNTIME:
+    back = rollout.phase is Phase.ROLLING_BACK and rollout.confirmed_at is not None  # first the traffic, then the slot
+    if rollout.phase not in _ASKS_RUNTIME and not back:
         return ()
     try:
         return [slot for slot in parts.runtime.list() if (slot.model, slot.slot) == (rollout.model, rollout.slot)]

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from slipway.core.faults import fault_point
 from slipway.core.fleet import ModelStatus, routes
+from slipway.core.rollout_record import Phase
 from slipway.core.routes import SLOTS, GatewayState, other_slot, split_weights
 from slipway.errors import ConflictError, GatewayError, NotFoundError, RuntimeSlotError
+from slipway.policy import RolloutPolicy
 
 if TYPE_CHECKING:
     from slipway.core.routes import SlotName
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["apply_fleet", "model_lock", "publish_fleet", "set_split", "slot_counters", "status"]
 
 FLEET_LOCK = "the gateway's routes"
-_KEEP_WARM_SECONDS = 3600.0
 
 
 def model_lock(model: str) -> str:
@@ -69,8 +70,10 @@ def set_split(parts: Parts, model: str, split: Mapping[str, int], *, actor: str,
         if challenger in weights:
             _require_up(parts, model, challenger)
         elif challenger in traffic.weights:
-            until = now + timedelta(seconds=_KEEP_WARM_SECONDS)
-            parts.store.keep_warm(model, challenger, until, until + timedelta(seconds=60))
+            latest = parts.store.latest(model, phase=Phase.LIVE)
+            policy = latest.policy if latest else RolloutPolicy()
+            until = now + timedelta(seconds=policy.keep_warm_seconds)
+            parts.store.keep_warm(model, challenger, until, until + timedelta(seconds=policy.drain_seconds))
         parts.store.split(model, weights, now, actor=actor, reason=reason, counters=slot_counters(parts, model))
         fault_point("split")
         apply_fleet(parts)
