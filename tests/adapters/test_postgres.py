@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,6 +17,7 @@ from slipway.adapters.postgres import Database, migrate
 from slipway.adapters.postgres_ledger import PostgresDecisionLog, PostgresLedger, append
 from slipway.adapters.postgres_releases import PostgresReleaseStore
 from slipway.core.rollout_record import Phase, Rollout
+from slipway.core.verdict import Check, Verdict
 from slipway.errors import ConflictError, NotFoundError, StoreError
 from slipway.ports import Decision
 
@@ -236,3 +238,15 @@ def test_evidence_may_quote_any_character(database: Database) -> None:
     (kept,) = log.recent("texts")
     assert kept.reasons == ("too long: a\ufffd\ufffdb",)
     assert kept.evidence == {"seen": ["a\ufffd", {"é😀": 1}]}
+
+
+def test_a_rollout_whose_numbers_are_not_finite_is_saved_all_the_same(store: PostgresReleaseStore) -> None:
+    begin(store, rollout())
+    odd = {"new_ms": float("inf"), "worse_by": [float("nan"), 1.0], "rows": 3}
+    checks = (Check("latency_p99", Verdict.FAIL, "slow", odd),)
+    made = replace(rollout(), checks=checks, baseline={"new": {"x": float("-inf")}}, evidence={"log": {"d": odd}})
+    store.save(made)
+    saved, kept = store.rollout("r1"), {"new_ms": None, "worse_by": [None, 1.0], "rows": 3}
+    assert (saved.checks[0].evidence, saved.evidence["log"]["d"], saved.baseline["new"]) == (kept, kept, {"x": None})
+    store.end(made, Phase.ROLLED_BACK, NOW)
+    assert PostgresLedger(store._database).history("iris")[0].detail["checks"][0]["evidence"] == kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,7 @@ from slipway.core.checks import (
     slower,
 )
 from slipway.core.slot_metrics import SlotMetrics
-from slipway.core.verdict import Verdict
+from slipway.core.verdict import Check, Verdict
 from slipway.policy import ChecksPolicy, RolloutPolicy, canary, linear
 
 POLICY = ChecksPolicy()
@@ -40,6 +41,35 @@ def test_latency_is_judged_by_what_the_old_slot_takes_at_the_same_time() -> None
     assert p50(slow, replace(slow, latency=(0, 0, 0, 500, 0))) is Verdict.PASS
     assert p50(timed(0, 50, 0, 0, 0), quick) is Verdict.INCONCLUSIVE
     assert p50(slow, timed(0, 0, 0, 0, 0)) is Verdict.INCONCLUSIVE
+
+
+def p99(new: SlotMetrics, old: SlotMetrics) -> Check:
+    return latency("latency_p99", new, old, share=0.99, ratio=2.0, policy=POLICY, least=100)
+
+
+def test_answers_slower_than_the_last_bucket_are_judged_by_their_share_and_leave_finite_evidence() -> None:
+    quick, slow = timed(0, 500, 0, 0, 0), timed(0, 400, 0, 0, 100)
+    near_the_end = timed(0, 0, 0, 500, 0)  # twice its 99th percentile is beyond the last bound
+    rarely_slow = timed(0, 485, 0, 0, 15)
+    found = {
+        "slow beside quick": p99(slow, quick),
+        "slow beside near": p99(slow, near_the_end),
+        "slow beside its like": p99(slow, slow),
+        "slow beside rarely slow": p99(slow, rarely_slow),
+        "rarely slow beside slow": p99(rarely_slow, slow),
+        "quick beside slow": p99(quick, slow),
+        "all of it beside all of it": p99(timed(0, 0, 0, 0, 200), timed(0, 0, 0, 0, 900)),
+    }
+    assert {name for name, check in found.items() if check.verdict is Verdict.FAIL} == {
+        "slow beside quick", "slow beside near", "slow beside rarely slow"
+    }  # fmt: skip
+    assert {check.verdict for check in found.values()} == {Verdict.FAIL, Verdict.PASS}
+    for check in found.values():
+        json.dumps(check.as_dict(), allow_nan=False)
+        assert "inf" not in check.reason
+    both = found["slow beside its like"]
+    assert both.reason == "more than 50 ms beside more than 50 ms, 100 of 500 above 50 ms"
+    assert (both.evidence["new_ms"], both.evidence["old_ms"], both.evidence["bound_ms"]) == (None, None, 50.0)
 
 
 def test_a_bucket_never_fails_a_version_by_its_width_and_fast_is_fast_enough() -> None:

@@ -20,6 +20,7 @@ ROUNDS = int(os.environ.get("CHALLENGER_ROUNDS", "1"))
 DEFAULT = RolloutPolicy()
 BAD = {
     "slow": (Behaviour(latency=0.02), "latency_p50"),
+    "slower_than_the_last_bucket": (Behaviour(latency=5.0), "latency_p50"),
     "raises_on_1_per_cent": (Behaviour(fails=0.01), "error_rate"),
     "crashes_after_30_s": (Behaviour(lives_seconds=30), "readiness"),
     "shifted_predictions": (Behaviour(shares=(0.05, 0.3, 0.65)), "divergence"),

@@ -5,10 +5,13 @@ The tables are described in `postgres_tables`, their use in `postgres_releases` 
 
 from __future__ import annotations
 
+import json
+import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -34,6 +37,25 @@ def _translated() -> Iterator[None]:
         cause = getattr(error, "orig", None) or error
         line = next(iter(str(cause).strip().splitlines()), type(error).__name__)
         raise StoreError(f"Postgres: {line}; check `slipway status postgres` and its log") from error
+
+
+def _json(value: Any) -> str:
+    """A JSON document; null for infinity and NaN, which JSON does not have and Postgres refuses.
+
+    A number that cannot be kept must never keep a rollout's row from being written: it would hang.
+    """
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def migrate(url: str) -> str:
@@ -67,6 +89,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self._engine: Engine = create_engine(
             url,
+            json_serializer=_json,
             pool_pre_ping=True,
             pool_size=4,
             connect_args={

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 from slipway.core.sequential import (
     Gap,
@@ -109,18 +110,32 @@ def latency(
 ) -> Check:
     """Whether more than the rest of `share` took longer in the new slot than `ratio` times the old slot's quantile.
 
-    The bound is rounded up to the histogram's next one, so that no bucket's width can fail a version.
+    The bound is rounded up to the histogram's next one, so that no bucket's width can fail a version. Beyond the last
+    one no times are known: then the shares above it are compared. A quantile up there is None in the evidence.
     """
     before = old.quantile_seconds(share)
     evidence: dict[str, object] = {"new_requests": new.answered, "old_requests": old.answered, "min_requests": least}
     if before is None or min(new.answered, old.answered) < max(1, least):
         reason = f"{new.answered} and {old.answered} of at least {max(1, least)} requests timed in new and old slot"
         return Check(name, Verdict.INCONCLUSIVE, reason, evidence)
-    slower, bound = new.slower_than(max(before * ratio, policy.latency_floor_ms / 1000))
+    wanted = max(before * ratio, policy.latency_floor_ms / 1000)
+    slower, bound = new.slower_than(wanted)
+    limit = 1 - share
+    if wanted > bound:
+        limit = max(limit, share_upper_bound(old.slower_than(wanted)[0], old.answered))
     after = new.quantile_seconds(share) or 0.0
-    found = {"new_ms": after * 1e3, "old_ms": before * 1e3, "bound_ms": bound * 1e3, "slower": slower}
-    reason = f"{after * 1e3:.2f} ms beside {before * 1e3:.2f} ms, {slower} of {new.answered} above {bound * 1e3:g} ms"
-    return _share(name, slower, new.answered, 1 - share, policy.alpha, reason, evidence | found)
+    found = {"new_ms": _finite_ms(after), "old_ms": _finite_ms(before), "bound_ms": bound * 1e3, "slower": slower}
+    told = " beside ".join(_told_ms(seconds, bound) for seconds in (after, before))
+    reason = f"{told}, {slower} of {new.answered} above {bound * 1e3:g} ms"
+    return _share(name, slower, new.answered, limit, policy.alpha, reason, evidence | found)
+
+
+def _finite_ms(seconds: float) -> float | None:
+    return seconds * 1e3 if isfinite(seconds) else None
+
+
+def _told_ms(seconds: float, bound: float) -> str:
+    return f"{seconds * 1e3:.2f} ms" if isfinite(seconds) else f"more than {bound * 1e3:g} ms"
 
 
 def slower(name: str, new_ms: Sequence[float], old_ms: Sequence[float], ratio: float, policy: ChecksPolicy) -> Check:

@@ -76,8 +76,11 @@ class SlotMetrics:
         return float("inf")
 
     def slower_than(self, seconds: float) -> tuple[int, float]:
-        """Requests that took longer than the first bucket bound from `seconds` on, and that bound."""
-        index = bisect_left(self.bounds, seconds)
-        if index == len(self.bounds):
-            return 0, float("inf")
+        """Requests that took longer than the first bucket bound from `seconds` on, and that bound.
+
+        Of what is slower than the last bound nothing more is known, so beyond it the last bound is taken.
+        """
+        if not self.bounds:
+            return 0, 0.0
+        index = min(bisect_left(self.bounds, seconds), len(self.bounds) - 1)
         return sum(self.latency[index + 1 :]), self.bounds[index]
