@@ -13,7 +13,8 @@ import pytest
 from contracts.traffic_twin import Behaviour, TrafficTwin
 from contracts.world import QUICK, World
 from slipway.core.rollout_record import Phase
-from slipway.spec import RolloutPolicy
+from slipway.core.routes import BackendStats
+from slipway.spec import RolloutPolicy, all_at_once
 
 pytestmark = pytest.mark.services
 ROUNDS = int(os.environ.get("CHALLENGER_ROUNDS", "1"))
@@ -69,6 +70,29 @@ def test_a_champion_with_errors_of_its_own_can_be_replaced_by_its_equal(world: W
     simulated = traffic(world, 0, Behaviour(fails=0.02))
     simulated.versions = {**simulated.versions, "1": Behaviour(fails=0.02)}
     assert simulated.drive(world.begin("2", DEFAULT)).phase is Phase.LIVE
+
+
+AT_ONCE = DEFAULT.model_copy(update={"steps": all_at_once(bake_seconds=30.0)})
+
+
+def test_errors_that_a_former_version_left_in_the_slots_counters_excuse_nothing(world: World) -> None:
+    world.gateway.stats["iris_blue"] = BackendStats(500_000, 10_000)
+    simulated = traffic(world, 0, Behaviour(fails=0.01))
+    ended = simulated.drive(world.begin("2", AT_ONCE))
+    assert (ended.phase, (ended.failure or "").partition(":")[0]) == (Phase.ROLLED_BACK, "error_rate")
+
+
+@pytest.mark.parametrize(("restarted", "phase"), [(False, Phase.LIVE), (True, Phase.ROLLED_BACK)])
+def test_what_the_champion_itself_failed_counts_as_long_as_it_is_known(
+    world: World, restarted: bool, phase: Phase
+) -> None:
+    world.gateway.stats["iris_blue"] = BackendStats(500_000, 5)
+    simulated = traffic(world, 0, Behaviour(fails=0.02))
+    simulated.versions = {**simulated.versions, "1": Behaviour(fails=0.02)}
+    simulated.pass_time(60)
+    if restarted:
+        world.gateway.stats["iris_blue"] = BackendStats(2000, 40)
+    assert simulated.drive(world.begin("2", AT_ONCE)).phase is phase
 
 
 def test_no_traffic_at_all_is_never_promoted_by_the_clock(world: World) -> None:

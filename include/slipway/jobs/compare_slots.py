@@ -43,9 +43,28 @@ def baseline_of(parts: Parts, rollout: Rollout, gateway: GatewayState) -> dict[s
         if slot is not None:
             stats = gateway.of(rollout.model, slot)
             values["gateway"][side] = {"requests": stats.requests, "errors": stats.errors}
+    if rollout.previous_slot is not None:
+        values["formerly"] = _own_traffic(parts, rollout, rollout.previous_slot, values["gateway"]["old"])
     if _wants_metrics(rollout):
         values |= {side: metrics.as_dict() for side, metrics in _read(parts, rollout)[0].items()}
     return values
+
+
+def _own_traffic(parts: Parts, rollout: Rollout, slot: SlotName, now: Mapping[str, int]) -> dict[str, int]:
+    """What the old slot counted since the version in it got its traffic; nothing where that is not known.
+
+    The gateway's counters belong to the slot: what former versions left in them says nothing about this one.
+    """
+    began: Mapping[str, int] = {}
+    for row in parts.ledger.history(rollout.model, 200):
+        if row.event != "traffic" or row.rollout_id == rollout.id:
+            continue
+        if not row.detail["weights"].get(slot):
+            break
+        began = (row.detail.get("counters") or {}).get(slot) or began
+    if not began or any(now[name] < began.get(name, 0) for name in now):  # or the gateway was restarted since
+        return {}
+    return {name: now[name] - began.get(name, 0) for name in now}
 
 
 def _wants_metrics(rollout: Rollout) -> bool:
@@ -127,8 +146,8 @@ def _errors(rollout: Rollout, gateway: GatewayState) -> tuple[Check, Rollout]:
 
 
 def _formerly(rollout: Rollout) -> tuple[int, int]:
-    """The old slot's requests and errors before it shared its traffic."""
-    before = rollout.baseline.get("gateway", {}).get("old", {})
+    """The old version's requests and errors before it shared its traffic."""
+    before = rollout.baseline.get("formerly", {})
     return before.get("requests", 0), before.get("errors", 0)
 
 
