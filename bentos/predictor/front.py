@@ -102,7 +102,7 @@ class Front:
         except Exception as error:
             problem = as_problem(error, identity[1])
             if route in _PREDICTING:
-                self._engine.metrics.failed(problem.reason, shadow)
+                self._engine.metrics.failed(problem, shadow)
             await self._send_problem(send, identity[1], problem)
 
     async def _predict(

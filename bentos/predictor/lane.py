@@ -65,13 +65,13 @@ class Lane:
         if server_headers is not self._server_headers:
             self._prepare(server_headers)
         if self._engine.turns.late(started):
-            self._engine.metrics.failed(_LATE.reason, shadow)
+            self._engine.metrics.failed(_LATE, shadow)
             return self._late.replace(_NO_ID, identity[1].encode())
         try:
             content = self._engine.answer_now(route, body, identity, shadow, started)
         except Exception as error:
             problem = as_problem(error, identity[1])
-            self._engine.metrics.failed(problem.reason, shadow)
+            self._engine.metrics.failed(problem, shadow)
             return self._refusal(problem, identity[1])
         return b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
             self._head,

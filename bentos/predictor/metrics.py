@@ -10,6 +10,8 @@ import time
 from bisect import bisect_left
 from collections import Counter
 
+from predictor.problems import Problem
+
 __all__ = ["CONTENT_TYPE", "LATENCY_BUCKETS_SECONDS", "Metrics"]
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -30,6 +32,7 @@ class Metrics:
         self.rows = 0
         self.shadow_requests = 0
         self.shadow_errors = 0
+        self.shadow_refused = 0
         self.logged_rows = 0
         self.lost_rows = 0
         self.refused_rows = 0
@@ -50,12 +53,14 @@ class Metrics:
         self.latency_sum += seconds
         self.latency_counts[bisect_left(LATENCY_BUCKETS_SECONDS, seconds)] += 1
 
-    def failed(self, reason: str, shadow: bool) -> None:
-        """Count one prediction request that was refused or failed."""
-        if shadow:
+    def failed(self, problem: Problem, shadow: bool) -> None:
+        """Count one prediction request that was refused or failed; a shadow that met too much load is no error."""
+        if not shadow:
+            self.errors[problem.reason] += 1
+        elif problem.status >= 500:
             self.shadow_errors += 1
-        else:
-            self.errors[reason] += 1
+        elif problem.status != 429:
+            self.shadow_refused += 1
 
     def render(self, model: str, version: str, slot: str, ready: bool, spool_bytes: int) -> bytes:
         """Everything in the text format, labelled with model, version and slot."""
@@ -71,7 +76,8 @@ class Metrics:
         metric("model_version_requests_total", "counter", "Answered requests by model version.", self.requests)
         metric("prediction_rows_total", "counter", "Rows in answered prediction requests.", self.rows)
         metric("prediction_shadow_requests_total", "counter", "Answered shadow requests.", self.shadow_requests)
-        metric("prediction_shadow_errors_total", "counter", "Failed shadow requests.", self.shadow_errors)
+        metric("prediction_shadow_errors_total", "counter", "Failed shadow requests (5xx).", self.shadow_errors)
+        metric("prediction_shadow_refused_total", "counter", "Invalid shadow requests (4xx).", self.shadow_refused)
         metric("prediction_log_rows_total", "counter", "Rows written to the prediction log.", self.logged_rows)
         metric("prediction_log_lost_rows_total", "counter", "Answered rows that could not be logged.", self.lost_rows)
         metric("prediction_log_refused_rows_total", "counter", "Rows refused as no log had room.", self.refused_rows)

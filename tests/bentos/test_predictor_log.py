@@ -59,9 +59,33 @@ def test_counters_leave_shadow_requests_out_of_the_traffic(serve: Serve) -> None
         assert await client.metric("prediction_latency_seconds_count") == 1
         assert await client.metric("prediction_latency_seconds_bucket", le="+Inf") == 1
         assert await client.metric("prediction_shadow_requests_total") == 1
-        assert await client.metric("prediction_shadow_errors_total") == 1
+        assert await client.metric("prediction_shadow_refused_total") == 1
+        assert await client.metric("prediction_shadow_errors_total") == 0
         assert await client.metric("prediction_errors_total") == 0
         assert await client.metric("prediction_log_rows_total") == 3
+
+    serve(scenario)
+
+
+def test_a_shadows_errors_are_its_own_and_neither_the_clients_nor_the_load(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(client: Client) -> None:
+        assert (await client.post("/predict", {"no": 1}, x_slipway_shadow="1")).status == 422
+        client.engine.metrics.in_flight = 10**6
+        assert (await client.post("/predict", ROW, x_slipway_shadow="1")).status == 429
+        client.engine.metrics.in_flight = 0
+
+        def fail(rows: Any) -> Any:
+            raise RuntimeError
+
+        artefacts = client.engine._artefacts
+        assert artefacts is not None
+        monkeypatch.setattr(artefacts.model, "infer_one", fail)
+        assert (await client.post("/predict", ROW, x_slipway_shadow="1")).status == 500
+        assert await client.metric("prediction_shadow_errors_total") == 1
+        assert await client.metric("prediction_shadow_refused_total") == 1
+        assert await client.metric("prediction_errors_total") == 0
 
     serve(scenario)
 
