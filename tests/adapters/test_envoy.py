@@ -102,6 +102,25 @@ def test_a_session_key_always_meets_the_same_slot(
     assert {slot for slots_of_one in met.values() for slot in slots_of_one} == {"blue", "green"}
 
 
+@pytest.mark.parametrize(
+    ("status", "counted"), [(200, (9, 0, 0)), (422, (9, 0, 9)), (429, (9, 0, 9)), (500, (9, 9, 0))]
+)
+def test_refused_requests_are_counted_apart_from_errors(
+    real: RealEnvoy, gateway: EnvoyGateway, slots: tuple[Server, Server], status: int, counted: tuple[int, int, int]
+) -> None:
+    put(gateway, iris(slots, 100, 0))
+    before = gateway.observe().of("iris", "blue")
+    slots[0].status = status
+    try:
+        with httpx.Client(base_url=real.uri) as client:
+            assert {client.post("/predict/iris", json={}).status_code for _ in range(9)} == {status}
+    finally:
+        slots[0].status = 200
+    now = gateway.observe().of("iris", "blue")
+    found = now.requests - before.requests, now.errors - before.errors, now.refused - before.refused
+    assert found == counted
+
+
 @pytest.mark.parametrize("path", ["/health", "/predict/iris", "/nowhere", "/predict/unknown"])
 def test_request_ids_are_kept_when_they_are_uuids_and_made_otherwise(
     real: RealEnvoy, gateway: EnvoyGateway, slots: tuple[Server, Server], path: str

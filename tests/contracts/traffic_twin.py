@@ -19,11 +19,13 @@ CLASSES = np.array(["setosa", "versicolor", "virginica"])
 
 @dataclass
 class Behaviour:
-    """How one version answers: latency in seconds, share of failures, class shares, share of right answers."""
+    """How one version answers: latency in seconds, shares of failures (5xx), of 429 and of rows that it alone refuses
+    (422), class shares, share of right answers."""
 
     latency: float = 0.003
     fails: float = 0.0
     rejects: float = 0.0
+    refuses: float = 0.0
     shares: tuple[float, float, float] = (0.4, 0.3, 0.3)
     right: float | None = None
     lives_seconds: float | None = None
@@ -31,12 +33,16 @@ class Behaviour:
 
 @dataclass
 class TrafficTwin:
-    """Requests at `rate` per second, split by the gateway's weights; `exposed` are those the new version met."""
+    """Requests at `rate` per second, split by the gateway's weights; `met` are those that a version met.
+
+    Of the requests the share `invalid` is the clients' own mistake.
+    """
 
     world: World
     rate: float = 300.0
     seed: int = 0
     versions: Mapping[str, Behaviour] = field(default_factory=dict)
+    invalid: float = 0.0
     sent: int = 0
     met: dict[str, int] = field(default_factory=dict)
 
@@ -68,8 +74,15 @@ class TrafficTwin:
         failed, rejected = int(random.binomial(count, how.fails)), int(random.binomial(count, how.rejects))
         key = cluster_name("iris", slot)
         stats = self.world.gateway.stats.get(key, BackendStats())
-        self.world.gateway.stats[key] = BackendStats(stats.requests + count, stats.errors + failed)
-        good = max(0, count - failed - rejected)
+        refused = int(random.binomial(count, self.invalid + how.refuses)) if self.invalid + how.refuses else 0
+        failed, rejected = min(failed, count - refused), min(rejected, count - refused)
+        self.world.gateway.stats[key] = replace(
+            stats,
+            requests=stats.requests + count,
+            errors=stats.errors + failed,
+            refused=stats.refused + refused + rejected,
+        )
+        good = max(0, count - failed - rejected - refused)
         times = random.lognormal(np.log(how.latency), 0.4, good)
         buckets = np.bincount(np.searchsorted(BOUNDS, times), minlength=len(BOUNDS) + 1)
         before = self.world.probe.counts.get(version) or SlotMetrics(bounds=BOUNDS, latency=(0,) * (len(BOUNDS) + 1))
@@ -77,6 +90,7 @@ class TrafficTwin:
             before,
             requests=before.requests + good,
             rejected=before.rejected + rejected,
+            refused=before.refused + refused,
             latency=tuple(int(a + b) for a, b in zip(before.latency, buckets, strict=True)),
         )
         self._log(version, how, good)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from slipway.core.checks import (
@@ -15,6 +16,7 @@ from slipway.core.checks import (
     error_rate,
     latency,
     quality,
+    refusals,
     saturation,
     slower,
 )
@@ -102,6 +104,30 @@ def test_errors_pass_only_when_no_more_than_the_limit_is_possible() -> None:
     assert error_rate(1000, 0, limit=0.005, min_requests=0).verdict is Verdict.PASS
     assert error_rate(300, 20, limit=0.005, min_requests=100, old=(1000, 40)).verdict is Verdict.INCONCLUSIVE
     assert error_rate(300, 90, limit=0.005, min_requests=100, old=(1000, 40)).verdict is Verdict.FAIL
+
+
+def refused(new: tuple[int, int], old: tuple[int, int]) -> Verdict:
+    return refusals(new, old, limit=0.005, alpha=0.01, least=100).verdict
+
+
+def test_refused_requests_are_compared_between_the_slots() -> None:
+    assert refused((1000, 0), (19_000, 0)) is Verdict.PASS
+    assert refused((1000, 105), (19_000, 1900)) is Verdict.PASS
+    assert refused((1000, 1000), (19_000, 19_000)) is Verdict.PASS
+    assert refused((200, 10), (4000, 0)) is Verdict.FAIL
+    assert refused((1000, 118), (19_000, 1900)) is Verdict.INCONCLUSIVE
+    assert refused((99, 50), (19_000, 0)) is Verdict.INCONCLUSIVE
+    assert refused((1000, 0), (0, 0)) is Verdict.INCONCLUSIVE
+
+
+def test_equal_shares_of_refused_requests_fail_at_no_look() -> None:
+    random = np.random.default_rng(7)
+    failures = 0
+    for _ in range(200):
+        new, old = np.cumsum(random.binomial(15, 0.1, 100)), np.cumsum(random.binomial(285, 0.1, 100))
+        looks = ((15 * k, int(new[k - 1]), 285 * k, int(old[k - 1])) for k in range(7, 101, 7))
+        failures += any(refused((n, x), (m, y)) is Verdict.FAIL for n, x, m, y in looks)
+    assert failures <= 2
 
 
 @pytest.mark.parametrize("values", [("a", "b"), (1.0, 5.0)])

@@ -107,9 +107,17 @@ def test_whole_numbers_are_sent_as_they_came(tmp_path: Path, answers: LakeAnswer
 
 
 def test_a_bentos_metrics_page_is_read(tmp_path: Path) -> None:
-    bad = [("/predict", b"{", {}), ("/predict", ROW, {"x_slipway_shadow": "1"})]
+    shadow = {"x_slipway_shadow": "1"}
+    bad = [
+        ("/predict", b"{", {}),
+        ("/predict", {**ROW, "more": 1}, {}),
+        ("/predict", ROW, {"content_type": "text/csv"}),
+    ]
+    bad += [("/predict", b" " * 2**25, {}), ("/feedback", {"label": "setosa"}, {}), ("/predict", ROW, shadow)]
+    bad += [("/predict", b"{", shadow), ("/predict", {}, shadow)]
     found = read_metrics(serve(tmp_path, iris(tmp_path, "1"), *asked(3), *bad))
     assert (found.requests, found.rejected, found.shadow_requests, found.shadow_errors) == (3, 0, 1, 0)
+    assert (found.refused, found.shadow_refused) == (4, 2)
     assert (found.answered, found.in_flight, len(found.latency)) == (3, 0, len(found.bounds) + 1)
     assert abs(found.started_at - datetime.now(UTC).timestamp()) < 60
     assert SlotMetrics.from_dict(found.as_dict()) == found

@@ -14,7 +14,7 @@ from contracts.traffic_twin import Behaviour, TrafficTwin
 from contracts.world import QUICK, World
 from slipway.core.rollout_record import Phase
 from slipway.core.routes import BackendStats
-from slipway.spec import RolloutPolicy, all_at_once
+from slipway.spec import RolloutPolicy, all_at_once, canary
 
 pytestmark = pytest.mark.services
 ROUNDS = int(os.environ.get("CHALLENGER_ROUNDS", "1"))
@@ -23,6 +23,7 @@ BAD = {
     "slow": (Behaviour(latency=0.02), "latency_p50"),
     "slower_than_the_last_bucket": (Behaviour(latency=5.0), "latency_p50"),
     "raises_on_1_per_cent": (Behaviour(fails=0.01), "error_rate"),
+    "refuses_rows": (Behaviour(refuses=0.05), "refusals"),
     "crashes_after_30_s": (Behaviour(lives_seconds=30), "readiness"),
     "shifted_predictions": (Behaviour(shares=(0.05, 0.3, 0.65)), "divergence"),
     "wrong_on_labels": (Behaviour(right=0.7), "quality"),
@@ -30,9 +31,9 @@ BAD = {
 GOOD = {"equal": Behaviour(right=0.9), "better": Behaviour(latency=0.002, right=0.97)}
 
 
-def traffic(world: World, seed: int, challenger: Behaviour) -> TrafficTwin:
+def traffic(world: World, seed: int, challenger: Behaviour, invalid: float = 0.0) -> TrafficTwin:
     world.release("1", QUICK)
-    made = TrafficTwin(world, seed=seed, versions={"1": Behaviour(right=0.9), "2": challenger})
+    made = TrafficTwin(world, seed=seed, versions={"1": Behaviour(right=0.9), "2": challenger}, invalid=invalid)
     made.pass_time(5)
     return made
 
@@ -103,6 +104,27 @@ def test_no_traffic_at_all_is_never_promoted_by_the_clock(world: World) -> None:
     assert "inconclusive at the deadline: error_rate: 0 of at least 100 requests seen" in (ended.failure or "")
     assert max(weights["iris"].get("green", 0) for weights in world.gateway.published) == 5
     world.check_truth()
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_the_clients_own_mistakes_fail_no_equal_version(world: World, seed: int) -> None:
+    simulated = traffic(world, seed, Behaviour(), invalid=0.1)
+    assert simulated.drive(world.begin("2", DEFAULT)).phase is Phase.LIVE
+
+
+def test_refused_requests_are_no_evidence(world: World) -> None:
+    simulated = traffic(world, 0, Behaviour(), invalid=1.0)
+    ended = simulated.drive(world.begin("2", DEFAULT), step=20.0)
+    assert simulated.met["2"] > 1000
+    assert "inconclusive at the deadline: error_rate: 0 of at least 100 requests seen" in (ended.failure or "")
+
+
+def test_refused_requests_do_not_thin_out_errors(world: World) -> None:
+    world.release("1")
+    policy = QUICK.model_copy(update={"steps": canary(50), "min_requests": 100})
+    simulated = TrafficTwin(world, versions={"2": Behaviour(fails=0.007)}, invalid=0.9)
+    ended = simulated.drive(world.begin("2", policy.model_copy(update={"max_error_rate": 0.02})))
+    assert (ended.failure or "").startswith("error_rate: "), ended.failure
 
 
 @pytest.mark.parametrize("version", ["1", "2"])

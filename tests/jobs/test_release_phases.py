@@ -110,18 +110,29 @@ def test_a_shadow_that_agrees_gets_traffic_and_is_no_longer_mirrored(world: Worl
     assert world.gateway.observe().shadows == {}
 
 
-@pytest.mark.parametrize("wrong", ["predictions", "errors"])
+@pytest.mark.parametrize("wrong", ["predictions", "errors", "refusals"])
 def test_a_shadow_that_fails_never_gets_traffic(world: World, wrong: str) -> None:
     rollout = until_shadow(world)
     world.answers.mirrored = [Pair("setosa", "virginica" if wrong == "predictions" else "setosa")] * 200
-    world.probe.counts["2"] = SlotMetrics(shadow_requests=200, shadow_errors=100 if wrong == "errors" else 0)
+    failed = {"errors": {"shadow_errors": 100}, "refusals": {"shadow_refused": 100}}.get(wrong, {})
+    world.probe.counts["2"] = SlotMetrics(shadow_requests=200, **failed)
     world.gateway.published.clear()
     ended = TrafficTwin(world).drive(rollout)
     assert ended.phase is Phase.ROLLED_BACK
-    assert (ended.failure or "").startswith("shadow: " if wrong == "predictions" else "shadow_errors: ")
+    check = {"predictions": "shadow", "errors": "shadow_errors", "refusals": "refusals"}[wrong]
+    assert (ended.failure or "").startswith(f"{check}: ")
     assert all("green" not in weights["iris"] for weights in world.gateway.published)
     assert world.gateway.observe().shadows == {}
     world.check_truth()
+
+
+def test_what_clients_do_wrong_fails_no_shadow(world: World) -> None:
+    rollout = until_shadow(world)
+    world.answers.mirrored = [Pair("setosa", "setosa")] * 200
+    world.probe.counts["2"] = SlotMetrics(shadow_requests=1800, shadow_refused=200)
+    simulated = TrafficTwin(world, invalid=0.1)
+    ended = simulated.drive(rollout, until=lambda r: r.phase is Phase.SHIFTING)
+    assert ended.phase is Phase.SHIFTING
 
 
 def test_a_shadow_without_traffic_is_inconclusive(world: World) -> None:

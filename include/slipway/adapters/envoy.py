@@ -34,7 +34,12 @@ from slipway.errors import GatewayError
 
 __all__ = ["EnvoyGateway", "keys_are_published", "publish_certificate", "publish_keys", "write_bootstrap"]
 
-_STATS = ("upstream_rq_active", "upstream_rq_total", "upstream_rq_5xx")
+_STATS = {
+    "requests": "upstream_rq_total",
+    "errors": "upstream_rq_5xx",
+    "active": "upstream_rq_active",
+    "refused": "upstream_rq_4xx",
+}
 
 
 def _discovery(resources: Sequence[dict[str, Any]]) -> tuple[str, str]:
@@ -272,14 +277,14 @@ class EnvoyGateway:
         }
 
     def _stats(self) -> dict[str, BackendStats]:
-        pattern = rf"^cluster\.[^.]+\.({'|'.join(_STATS)})$"
+        pattern = rf"^cluster\.[^.]+\.({'|'.join(_STATS.values())})$"
         counters: dict[str, dict[str, int]] = {}
         for stat in self._get("/stats", format="json", filter=pattern).get("stats", []):
             if "name" in stat:
                 _, cluster, name = stat["name"].split(".")
                 counters.setdefault(cluster, {})[name] = int(stat["value"])
         return {
-            cluster: BackendStats(*(values.get(name, 0) for name in ("upstream_rq_total", _STATS[2], _STATS[0])))
+            cluster: BackendStats(**{name: values.get(stat, 0) for name, stat in _STATS.items()})
             for cluster, values in counters.items()
         }
 

@@ -17,6 +17,9 @@ from slipway.ports import Readiness, SlotAnswer
 
 __all__ = ["HttpSlotProbe", "SystemClock", "read_metrics"]
 
+# A bento's reasons for a 4xx answer to a prediction request, without that of 429.
+_REFUSALS = ("invalid", "malformed", "media_type", "method", "too_large")
+
 
 class SystemClock:
     """The time in UTC, and waiting for it to pass."""
@@ -112,7 +115,7 @@ def read_metrics(text: str) -> SlotMetrics:
     """
     values: dict[str, float] = {}
     buckets: list[tuple[float, int]] = []
-    rejected = 0
+    failed: dict[str, int] = {}
     for line in text.splitlines():
         if line.startswith("#") or not line.strip():
             continue
@@ -121,17 +124,19 @@ def read_metrics(text: str) -> SlotMetrics:
         if plain == "prediction_latency_seconds_bucket":
             buckets.append((float(labels.rpartition('le="')[2].partition('"')[0]), int(float(value))))
         elif plain == "prediction_errors_total":
-            rejected += int(float(value)) if 'reason="overload"' in labels else 0
+            failed[labels.rpartition('reason="')[2].partition('"')[0]] = int(float(value))
         else:
             values[plain] = float(value)
     counts = [count for _, count in buckets]
     return SlotMetrics(
         started_at=values["process_start_time_seconds"],
         requests=int(values["prediction_requests_total"]),
-        rejected=rejected,
+        rejected=failed.get("overload", 0),
+        refused=sum(failed.get(reason, 0) for reason in _REFUSALS),
         in_flight=int(values["prediction_in_flight"]),
         shadow_requests=int(values["prediction_shadow_requests_total"]),
         shadow_errors=int(values["prediction_shadow_errors_total"]),
+        shadow_refused=int(values.get("prediction_shadow_refused_total", 0)),  # former bentos have none
         bounds=tuple(bound for bound, _ in buckets if bound != float("inf")),
         latency=tuple(now - before for before, now in zip([0, *counts], counts, strict=False)),
     )

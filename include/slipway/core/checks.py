@@ -1,6 +1,7 @@
 """Checks on a new version on its way to the traffic; each gives a verdict, and the worst one decides.
 
-Refused requests (4xx) are the client's own and are counted nowhere here; 429 is load and only counts as such.
+Refused requests (4xx) are the client's own and no errors; they only tell when one version refuses what the other takes.
+429 is load and only counts as such.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ __all__ = [
     "latency",
     "quality",
     "readiness",
+    "refusals",
     "saturation",
     "slower",
 ]
@@ -157,6 +159,27 @@ def saturation(new: SlotMetrics, old: SlotMetrics, *, limit: float, alpha: float
     if asked < least:
         return Check("saturation", Verdict.INCONCLUSIVE, f"{asked} of at least {least} requests seen", evidence)
     return _share("saturation", new.rejected, asked, allowed, alpha, reason, evidence)
+
+
+def refusals(new: tuple[int, int], old: tuple[int, int], *, limit: float, alpha: float, least: int) -> Check:
+    """Share of requests that the new slot refused as invalid (4xx without 429), at most `limit` above the old slot's.
+
+    The clients' own mistakes meet both slots (asked, refused) alike, so only luck and the versions can part them.
+
+    >>> refusals((1000, 100), (9000, 900), limit=0.005, alpha=0.01, least=100).verdict
+    <Verdict.PASS: 'pass'>
+    >>> refusals((1000, 150), (9000, 900), limit=0.005, alpha=0.01, least=100).verdict
+    <Verdict.FAIL: 'fail'>
+    """
+    (asked, refused), (asked_old, refused_old) = new, old
+    evidence: dict[str, object] = {"requests": asked, "refused": refused, "old_requests": asked_old}
+    if min(asked, asked_old) < max(1, least):
+        reason = f"{asked} and {asked_old} of at least {max(1, least)} requests seen in new and old slot"
+        return Check("refusals", Verdict.INCONCLUSIVE, reason, evidence)
+    allowed = min(1.0, limit + share_upper_bound(refused_old, asked_old))
+    evidence |= {"old_refused": refused_old, "limit": allowed}
+    reason = f"{refused} of {asked} requests were refused beside {refused_old} of {asked_old}"
+    return _share("refusals", refused, asked, allowed, alpha, f"{reason}, the limit is {allowed:.2%}", evidence)
 
 
 def _share(

@@ -72,11 +72,20 @@ class Route:
 
 @dataclass(frozen=True)
 class BackendStats:
-    """Counters of one slot since the gateway started; `errors` are 5xx, also those the gateway made itself."""
+    """Counters of one slot since the gateway started.
+
+    `errors` are 5xx, also those the gateway made itself; `refused` are 4xx: clients' mistakes, too much load.
+    """
 
     requests: int = 0
     errors: int = 0
     active: int = 0
+    refused: int = 0
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """What only grows, as plain JSON."""
+        return {"requests": self.requests, "errors": self.errors, "refused": self.refused}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ class SlotMetrics:
     Attributes:
         started_at: Unix time in seconds; another one means that another process counts.
         rejected: requests answered with 429.
+        refused: requests answered with another 4xx.
         bounds: upper bounds of the latency histogram in seconds; the last bucket of `latency` has none.
         latency: requests by bucket, not cumulative.
     """
@@ -27,6 +28,8 @@ class SlotMetrics:
     in_flight: int = 0
     shadow_requests: int = 0
     shadow_errors: int = 0
+    refused: int = 0
+    shadow_refused: int = 0
     bounds: tuple[float, ...] = ()
     latency: tuple[int, ...] = ()
 
@@ -48,6 +51,8 @@ class SlotMetrics:
             in_flight=self.in_flight,
             shadow_requests=self.shadow_requests - before.shadow_requests,
             shadow_errors=self.shadow_errors - before.shadow_errors,
+            refused=self.refused - before.refused,
+            shadow_refused=self.shadow_refused - before.shadow_refused,
             bounds=self.bounds,
             latency=tuple(now - then for now, then in zip(self.latency, before.latency, strict=True)),
         )

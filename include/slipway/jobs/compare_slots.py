@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from slipway.core.checks import error_rate, latency, saturation
+from slipway.core.checks import error_rate, latency, refusals, saturation
 from slipway.core.rollout import mirrors, target_weights
 from slipway.core.rollout_record import Phase
 from slipway.core.slot_metrics import SlotMetrics
@@ -41,8 +41,7 @@ def baseline_of(parts: Parts, rollout: Rollout, gateway: GatewayState) -> dict[s
     values: dict[str, Any] = {"gateway": {}}
     for side, slot in zip(_SIDES, (rollout.slot, rollout.previous_slot), strict=True):
         if slot is not None:
-            stats = gateway.of(rollout.model, slot)
-            values["gateway"][side] = {"requests": stats.requests, "errors": stats.errors}
+            values["gateway"][side] = gateway.of(rollout.model, slot).counted
     if rollout.previous_slot is not None:
         values["formerly"] = _own_traffic(parts, rollout, rollout.previous_slot, values["gateway"]["old"])
     if _wants_metrics(rollout):
@@ -61,10 +60,11 @@ def _own_traffic(parts: Parts, rollout: Rollout, slot: SlotName, now: Mapping[st
             continue
         if not row.detail["weights"].get(slot):
             break
-        began = (row.detail.get("counters") or {}).get(slot) or began
-    if not began or any(now[name] < began.get(name, 0) for name in now):  # or the gateway was restarted since
+        counters = (row.detail.get("counters") or {}).get(slot, {})
+        began = counters if counters.keys() == now.keys() else began
+    if not began or any(now[name] < began[name] for name in now):  # or the gateway was restarted since
         return {}
-    return {name: now[name] - began.get(name, 0) for name in now}
+    return {name: now[name] - began[name] for name in now}
 
 
 def _wants_metrics(rollout: Rollout) -> bool:
@@ -102,23 +102,33 @@ def renewed_baseline(parts: Parts, rollout: Rollout) -> tuple[Rollout, SlotCount
 
 
 def shadow_checks(rollout: Rollout, slots: SlotCounts) -> tuple[Check, ...]:
-    """Mirrored requests that failed; nobody saw them."""
+    """Mirrored requests that failed or were refused; nobody saw them."""
     if not mirrors(rollout):
         return ()
-    if slots.new is None:
+    if slots.new is None or slots.old is None:
         return (Check("shadow_errors", Verdict.ERROR, slots.problem or "the slot was not asked"),)
     answered, failed = slots.new.shadow_requests, slots.new.shadow_errors
     policy = rollout.policy
     limit, least = max(policy.max_error_rate, policy.checks.max_disagreement), policy.min_requests
-    # What the client did wrong fails in the mirror as well, so the limit is that of the answers that differ.
+    # Nobody saw them, so the limit is that of the answers that differ; in its traffic the version has to do better.
     found = error_rate(answered + failed, failed, limit=limit, min_requests=least)
-    return (*_restart(slots), replace(found, name="shadow_errors"))
+    asked = answered + slots.new.shadow_refused
+    refused = _refusals(rollout, (asked, slots.new.shadow_refused), slots.old)
+    return (*_restart(slots), replace(found, name="shadow_errors"), *refused)
+
+
+def _refusals(rollout: Rollout, new: tuple[int, int], old: SlotMetrics) -> list[Check]:
+    """Requests (asked, refused) that the new version does not take, beside those of the old one."""
+    policy = rollout.policy
+    both = new, (old.requests + old.refused, old.refused)
+    found = refusals(*both, limit=policy.max_error_rate, alpha=policy.checks.alpha, least=policy.min_requests)
+    return [found] if policy.min_requests or found.verdict is not Verdict.INCONCLUSIVE else []
 
 
 def traffic_checks(
     rollout: Rollout, slots: SlotCounts, gateway: GatewayState | None
 ) -> tuple[tuple[Check, ...], Rollout]:
-    """Errors, latency and saturation of the new slot in its part of the traffic."""
+    """Errors, refusals, latency and saturation of the new slot in its part of the traffic."""
     if gateway is None:
         return (Check("error_rate", Verdict.ERROR, "the gateway does not answer"),), rollout
     errors, rollout = _errors(rollout, gateway)
@@ -148,15 +158,17 @@ def _errors(rollout: Rollout, gateway: GatewayState) -> tuple[Check, Rollout]:
 def _formerly(rollout: Rollout) -> tuple[int, int]:
     """The old version's requests and errors before it shared its traffic."""
     before = rollout.baseline.get("formerly", {})
-    return before.get("requests", 0), before.get("errors", 0)
+    return max(0, before.get("requests", 0) - before.get("refused", 0)), before.get("errors", 0)
 
 
 def _since(rollout: Rollout, side: str, slot: SlotName, gateway: GatewayState) -> tuple[int, int]:
+    """Requests without refused ones, which are no evidence of anything, and errors."""
     stats: BackendStats = gateway.of(rollout.model, slot)
     before: Mapping[str, int] = rollout.baseline.get("gateway", {}).get(side, {})
     if stats.requests < before.get("requests", 0):
         before = {}  # the gateway was restarted and counts from zero
-    return stats.requests - before.get("requests", 0), stats.errors - before.get("errors", 0)
+    refused = stats.refused - before.get("refused", 0)
+    return max(0, stats.requests - before.get("requests", 0) - refused), stats.errors - before.get("errors", 0)
 
 
 def _slot_checks(rollout: Rollout, slots: SlotCounts) -> list[Check]:
@@ -175,6 +187,7 @@ def _slot_checks(rollout: Rollout, slots: SlotCounts) -> list[Check]:
             if ratio is not None:
                 args = {"share": share, "ratio": ratio, "policy": checks, "least": least}
                 found.append(latency(name, slots.new, slots.old, **args))  # type: ignore[arg-type]
+        found += _refusals(rollout, (slots.new.requests + slots.new.refused, slots.new.refused), slots.old)
     if checks.max_rejected_share is not None:
         limit = checks.max_rejected_share
         found.append(saturation(slots.new, slots.old, limit=limit, alpha=checks.alpha, least=least))

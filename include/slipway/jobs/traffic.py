@@ -81,13 +81,12 @@ def set_split(parts: Parts, model: str, split: Mapping[str, int], *, actor: str,
 
 
 def slot_counters(parts: Parts, model: str) -> dict[str, dict[str, int]]:
-    """Requests and errors of the model's slots so far; empty when the gateway does not say, which delays no shift."""
+    """What the gateway counted of the model's slots; empty when the gateway does not say, which delays no shift."""
     try:
         state = parts.gateway.observe()
     except GatewayError:
         return {}
-    counted = {slot: state.of(model, slot) for slot in SLOTS}
-    return {slot: {"requests": one.requests, "errors": one.errors} for slot, one in counted.items()}
+    return {slot: state.of(model, slot).counted for slot in SLOTS}
 
 
 def _require_up(parts: Parts, model: str, slot: SlotName) -> None:
