@@ -48,6 +48,7 @@ class Keeper:
         self._known: frozenset[str] = frozenset()
         self._taken: set[str] = set()
         self._settled: set[str] = set()
+        self._idle: dict[tuple[str, str], tuple[int, int]] = {}
 
     def stop(self) -> None:
         self._stop.set()
@@ -166,7 +167,7 @@ class Keeper:
 
     def sample(self) -> None:
         """Keep the gateway's counters for the cockpit's pictures of traffic and errors."""
-        self._slipway.sample_traffic()
+        self._slipway.sample_traffic(self._idle)
 
     def settle(self) -> None:
         """Answer in Airflow what was answered in the cockpit or by a command."""

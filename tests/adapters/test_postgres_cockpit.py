@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,16 +11,20 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import update
 
-from contracts.world import World
+from contracts.traffic_twin import Behaviour, TrafficTwin
+from contracts.world import QUICK, World
 from slipway.adapters import postgres_tables as tables
 from slipway.adapters.postgres import Database
 from slipway.adapters.postgres_actions import PostgresActions
 from slipway.adapters.postgres_cockpit import PostgresCockpit
 from slipway.adapters.postgres_ledger import PostgresDecisionLog
 from slipway.adapters.postgres_samples import PostgresSamples
+from slipway.core.rollout_record import Phase
+from slipway.core.routes import BackendStats
 from slipway.errors import ConflictError, NotFoundError, StackError
 from slipway.ports import Decision
 from slipway.settings import Settings
+from slipway.spec import canary
 from slipway.wiring import Wiring
 
 pytestmark = pytest.mark.services
@@ -78,6 +83,57 @@ def test_traffic_is_the_difference_of_counters_and_a_restart_counts_from_zero(da
     assert samples.series(NOW, 60, 5, "solar") == {}
     samples.forget(NOW + 4 * MINUTE)
     assert samples.series(NOW, 60, 5)["iris"]["requests"] == [0, 0, 0, 0, 0]
+
+
+def test_what_a_slot_counted_in_a_pause_is_no_traffic(database: Database) -> None:
+    samples = PostgresSamples(database)
+    for minute, counted in ((0, (100, 1)), (2, (160, 2)), (5, (900, 700)), (6, (950, 703))):
+        samples.keep({("iris", "green"): counted}, NOW + minute * MINUTE)
+    assert samples.series(NOW, 60, 7) == {
+        "iris": {"requests": [0, 0, 60, 0, 0, 0, 50], "errors": [0, 0, 1, 0, 0, 0, 3]}
+    }
+
+
+def test_only_slots_with_traffic_are_sampled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    slipway = Wiring(Settings(control_key=SecretStr("k")))
+    slipway.__dict__ |= {"database": world.database, "releases": world.releases}
+    idle: dict[tuple[str, str], tuple[int, int]] = {}
+    traffic = TrafficTwin(world, versions={"2": Behaviour(fails=1.0)})
+
+    def look(minute: int, second: int = 30) -> dict[str, list[int]]:
+        now = NOW + minute * MINUTE + timedelta(seconds=second)
+        monkeypatch.setattr("slipway.wiring.tending.now_utc", lambda: now)
+        slipway.sample_traffic(idle)
+        return slipway.samples.series(NOW, 60, 10).get("iris", {})
+
+    rollout = world.begin("1")
+    assert look(0) == {"requests": [0] * 10, "errors": [0] * 10}
+    world.finish(rollout)
+    traffic.pass_time(1)
+    met = traffic.met["1"]
+    assert look(0, 50)["requests"][:2] == [met, 0], "the first minute counts from where the slot was idle"
+
+    world.begin("2", QUICK.model_copy(update={"shadow_percent": 50, "shadow_seconds": 300.0, "steps": canary(50)}))
+    world.until(Phase.SHADOWING)
+    world.releases.advance("iris")
+    for minute in (1, 2, 3, 4):
+        mirrored = world.gateway.stats.get("iris_green", BackendStats())
+        world.gateway.stats["iris_green"] = replace(mirrored, requests=mirrored.requests + 500, errors=400)
+        traffic.pass_time(1)
+        seen = look(minute)
+        assert (seen["requests"][minute], seen["errors"][minute]) == (traffic.met["1"] - met, 0)
+        met = traffic.met["1"]
+        side = world.releases.sides("iris")["challenger"]
+        assert (side.version, side.weight, side.requests, side.errors) == ("2", 0, 0, 0)
+    world.clock.sleep(300)
+    world.until(Phase.SHIFTING)
+    world.releases.advance("iris")
+    traffic.pass_time(1)
+    assert look(5)["errors"][5] == 0
+    before = traffic.met["2"]
+    traffic.pass_time(1)
+    world.releases.abort("iris", actor="ops", reason="bad")
+    assert look(6)["errors"][6] == traffic.met["2"] - before, "the last answers of a slot that was rolled back"
 
 
 def test_the_newest_decision_of_each_kind_is_found_for_every_model(database: Database) -> None:

@@ -14,15 +14,18 @@ from slipway.adapters.postgres_tables import traffic_samples
 
 __all__ = ["PostgresSamples"]
 
-# A counter that is smaller than before belongs to a gateway that was restarted: it counts from zero.
+# A counter that is smaller than before belongs to a gateway that was restarted: it counts from zero. Slots are left out
+# while they have no traffic: what they counted in a longer pause is none.
 _SERIES = text("""
     SELECT model, floor(extract(epoch FROM minute - CAST(:since AS timestamptz)) / :bucket_seconds)::int AS bucket,
            sum(requests)::bigint AS requests, sum(errors)::bigint AS errors
     FROM (
         SELECT model, minute,
-               CASE WHEN requests >= lag(requests) OVER slot THEN requests - lag(requests) OVER slot
+               CASE WHEN minute - lag(minute) OVER slot > interval '2 minutes' THEN 0
+                    WHEN requests >= lag(requests) OVER slot THEN requests - lag(requests) OVER slot
                     WHEN lag(requests) OVER slot IS NULL THEN 0 ELSE requests END AS requests,
-               CASE WHEN errors >= lag(errors) OVER slot THEN errors - lag(errors) OVER slot
+               CASE WHEN minute - lag(minute) OVER slot > interval '2 minutes' THEN 0
+                    WHEN errors >= lag(errors) OVER slot THEN errors - lag(errors) OVER slot
                     WHEN lag(errors) OVER slot IS NULL THEN 0 ELSE errors END AS errors
         FROM traffic_samples
         WHERE minute >= CAST(:since AS timestamptz) - interval '5 minutes'

@@ -26,7 +26,8 @@ class Side:
     """One side's results.
 
     Attributes:
-        requests, errors: by the gateway, since the weights last changed; 5xx answers are errors.
+        requests, errors: by the gateway, since the weights last changed; 5xx answers are errors. Copies that are
+            mirrored to a side without traffic are none.
         logged_requests, p50_ms, p99_ms: by the prediction log, which is a few seconds behind.
         quality: share of right answers, or the mean absolute error; None without labels.
         since: from when on, at most a week ago for what is read from the log.
@@ -82,7 +83,9 @@ def _side(
 ) -> Side:
     version = slot.version or ""
     counted: dict[str, int] = {}
-    if gateway is not None:
+    if weight == 0:
+        counted = {"requests": 0, "errors": 0}
+    elif gateway is not None:
         stats = gateway.of(slot.model, slot.slot)
         before = (row.detail.get("counters") or {}).get(slot.slot, {}) if row else {}
         if stats.requests < before.get("requests", 0):

@@ -17,17 +17,36 @@ _OLDEST_QUESTION, _QUESTION_COMES_WITHIN = timedelta(days=3), timedelta(minutes=
 class Tending(Cockpit):
     """Rounds that are repeated every few seconds."""
 
-    def sample_traffic(self) -> None:
-        """Keep the gateway's counters of this minute; those of yesterday go.
+    def sample_traffic(self, idle: dict[tuple[str, str], tuple[int, int]]) -> None:
+        """Keep the gateway's counters of this minute, of slots that have traffic; those of yesterday go.
+
+        Copies of traffic are none: what a slot counts while it is only mirrored to is left out.
+
+        Args:
+            idle: what each slot without any requests had counted; the caller keeps it between two looks.
 
         Raises:
             GatewayError: the gateway does not answer.
         """
         state, now = self.releases.parts.gateway.observe(), now_utc()
-        known = [(slot.model, slot.slot) for slot in self.releases.parts.store.slots()]
-        counters = {(model, slot): state.of(model, slot) for model, slot in known}
+        began: dict[tuple[str, str], tuple[int, int]] = {}
+        counters: dict[tuple[str, str], tuple[int, int]] = {}
+        for row in self.releases.parts.store.slots():
+            key, one = (row.model, row.slot), state.of(row.model, row.slot)
+            counted = (one.requests, one.errors)
+            if state.weights.get(row.model, {}).get(row.slot):
+                if key in idle:
+                    began[key] = idle.pop(key)
+                counters[key] = counted
+            elif state.shadows.get(row.model, {}).get(row.slot):
+                idle.pop(key, None)
+            else:
+                if key not in idle:  # its last answers, given since the last look
+                    counters[key] = counted
+                idle[key] = counted
         minute = now.replace(second=0, microsecond=0)
-        self.samples.keep({key: (one.requests, one.errors) for key, one in counters.items()}, minute)
+        self.samples.keep(began, minute - timedelta(minutes=1))
+        self.samples.keep(counters, minute)
         self.samples.forget(now - _KEEP_SAMPLES)
 
     def settle_questions(self, settled: set[str]) -> None:
