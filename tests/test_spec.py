@@ -8,7 +8,17 @@ from pydantic import ValidationError
 
 from slipway.errors import NotFoundError, SpecError
 from slipway.settings import PROJECT_DIR, Settings
-from slipway.spec import Feature, ModelSpec, RolloutPolicy, Step, load_fleet, load_model
+from slipway.spec import (
+    ChecksPolicy,
+    Feature,
+    ModelSpec,
+    RolloutPolicy,
+    Step,
+    all_at_once,
+    canary,
+    load_fleet,
+    load_model,
+)
 from slipway.wiring import Wiring
 
 FLEET = PROJECT_DIR / "include" / "fleet"
@@ -45,6 +55,19 @@ def test_a_spec_is_frozen() -> None:
 def test_a_wrong_spec_names_the_field(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ModelSpec(**parts(**changes))
+
+
+def test_labels_are_waited_for_only_where_the_slots_share_traffic() -> None:
+    waits = ChecksPolicy(min_labels=200)
+    with pytest.raises(ValidationError, match=r"rollout\.checks\.min_labels: .* first step below 100"):
+        ModelSpec(**parts(rollout=RolloutPolicy(steps=all_at_once(), checks=waits)))
+    for policy in (
+        RolloutPolicy(steps=canary(50), checks=waits),
+        RolloutPolicy(steps=all_at_once()),
+        RolloutPolicy(steps=all_at_once(), checks=waits, min_requests=0),
+        RolloutPolicy(steps=all_at_once(), checks=waits.model_copy(update={"max_quality_loss": None})),
+    ):
+        assert ModelSpec(**parts(rollout=policy)).rollout == policy
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,12 @@ class RolloutPolicy(_Frozen):
         """Whether a person may be needed on the way."""
         return self.approval != "none" or self.on_inconclusive == "ask"
 
+    @property
+    def waits_in_vain(self) -> bool:
+        """Whether labels are waited for that can never come: all at once, the slots never share any traffic."""
+        waits = self.checks.min_labels > 0 and self.checks.max_quality_loss is not None and self.min_requests > 0
+        return waits and self.steps[0].weight == 100
+
     def without_evidence(self) -> RolloutPolicy:
         """The same for a rollback: what is left is known to be worse, so nothing is waited for or compared."""
         return self.model_copy(

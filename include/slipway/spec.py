@@ -264,6 +264,11 @@ class ModelSpec(_Frozen):
         for name in self.gate.slices:
             if name not in names:
                 raise ValueError(f"gate.slices: {name!r} is not a feature")
+        # Not in the policy itself: rollouts are kept with theirs and must stay readable.
+        if self.rollout.waits_in_vain:
+            raise ValueError(
+                "rollout.checks.min_labels: labels compare the two slots, so it needs a first step below 100"
+            )
         return self
 
     @property

@@ -96,6 +96,15 @@ def test_what_the_champion_itself_failed_counts_as_long_as_it_is_known(
     assert simulated.drive(world.begin("2", AT_ONCE)).phase is phase
 
 
+def test_a_policy_that_is_refused_as_it_waits_in_vain_for_labels_never_promotes(world: World) -> None:
+    checks = AT_ONCE.checks.model_copy(update={"min_labels": 50})
+    policy = AT_ONCE.model_copy(update={"checks": checks})
+    assert policy.waits_in_vain
+    simulated = traffic(world, 0, Behaviour(right=0.9))
+    ended = simulated.drive(world.begin("2", policy), step=20.0)
+    assert "quality: 0 and 0 of at least 50 labels" in (ended.failure or "")
+
+
 def test_no_traffic_at_all_is_never_promoted_by_the_clock(world: World) -> None:
     world.release("1")
     idle = TrafficTwin(world, rate=0.0)
