@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from slipway.errors import RolloutError
@@ -82,18 +83,29 @@ class Releasing(Adapters):
             "version": rollout.version,
             "rollout": rollout.id,
             "asked": True,
+            "asked_at": rollout.approval_asked_at.isoformat() if rollout.approval_asked_at else "",
             "phase": str(rollout.phase),
             "previous_version": rollout.previous_version,
             "checks": "\n".join(checks) or "* nothing was checked yet",
         }
 
-    def answer_approval(self, model: str, rollout_id: str, approved: bool, *, actor: str, reason: str) -> None:
-        """Pass a person's answer on, unless the rollout has ended or was answered elsewhere."""
+    def answer_approval(
+        self, model: str, rollout_id: str, asked_at: str, approved: bool, *, actor: str, reason: str
+    ) -> None:
+        """Pass a person's answer on, unless the rollout has ended or was answered elsewhere.
+
+        Args:
+            asked_at: which question was answered, as `roll_out` returned it: a task that is retried brings an old
+                answer along, and the rollout may ask another question by then.
+        """
         from slipway.jobs.release import awaits_approval
 
         rollout = self.releases.parts.store.rollout(rollout_id)
-        if not awaits_approval(rollout):
+        asked = rollout.approval_asked_at
+        if not awaits_approval(rollout) or asked is None:
             log.info("the rollout of %s version %s waits for no answer: %s", model, rollout.version, rollout.phase)
+        elif asked != datetime.fromisoformat(asked_at):
+            log.warning("the rollout of %s version %s asks another question by now", model, rollout.version)
         elif approved:
             self.approve(model, actor=actor, reason=reason)
         else:
