@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from slipway.errors import RolloutError
+from slipway.errors import ConflictError, RolloutError
 from slipway.wiring.adapters import Adapters
 from slipway.wiring.facts import facts, rollout_facts
 
@@ -116,8 +116,12 @@ class Releasing(Adapters):
         return rollout_facts(self.releases.approve(model, actor=actor, reason=reason))
 
     def reject(self, model: str, *, actor: str, reason: str) -> dict[str, Any]:
-        """Refuse what the running rollout waits for, and give all traffic back."""
-        return rollout_facts(self.releases.reject(model, actor=actor, reason=reason))
+        """Refuse what the running rollout waits for, and give all traffic back.
+
+        Raises:
+            ConflictError: it went live meanwhile, by an answer from elsewhere.
+        """
+        return _stopped(self.releases.reject(model, actor=actor, reason=reason), "refusal")
 
     def roll_back(
         self, model: str, version: str | None, *, actor: str, reason: str, run: str | None = None
@@ -127,8 +131,12 @@ class Releasing(Adapters):
         return facts(done)
 
     def abort(self, model: str, *, actor: str, reason: str) -> dict[str, Any]:
-        """End the running rollout and give all traffic back."""
-        return rollout_facts(self.releases.abort(model, actor=actor, reason=reason))
+        """End the running rollout and give all traffic back.
+
+        Raises:
+            ConflictError: its promotion was under way already, and it went live.
+        """
+        return _stopped(self.releases.abort(model, actor=actor, reason=reason), "abort")
 
     def promote(self, model: str, *, actor: str, reason: str) -> dict[str, Any]:
         """Make the running rollout's version live without waiting for its bake."""
@@ -139,6 +147,15 @@ class Releasing(Adapters):
         self.spec(model)
         by_slot = self.releases.set_split(model, weights, actor=actor, reason=reason)
         return {"model": model, "weights": dict(weights), "slots": by_slot}
+
+
+def _stopped(ended: Rollout, asked: str) -> dict[str, Any]:
+    if ended.phase == "live":
+        raise ConflictError(
+            f"{ended.model} version {ended.version} went live before the {asked} came; "
+            f"`slipway rollback {ended.model}` brings the former one back"
+        )
+    return rollout_facts(ended)
 
 
 class _Reporter:
