@@ -54,7 +54,10 @@ class Metrics:
         self.age = gauge("champion_age_seconds", "Time since the live version went live.")
         self.phase = gauge("rollout_phase", "1 for the phase that the model's running rollout is in.", "phase")
         self.phase_age = gauge("rollout_phase_age_seconds", "Time in the running rollout's phase or step.")
-        self.overdue = gauge("rollout_overdue_seconds", "Time since the running rollout's deadline; 0 before it and where the policy holds.")
+        self.overdue = gauge(
+            "rollout_overdue_seconds",
+            "Time since the running rollout's deadline; 0 before it and where the policy holds.",
+        )
         self.silent = gauge("rollout_silent_seconds", "Time since the running rollout was last driven.")
         self.asked = gauge("rollout_awaits_approval", "1 while the running rollout waits for a person.")
         self.pending = gauge("prediction_log_pending_rows", "Answered rows that are not in the lake yet.")
