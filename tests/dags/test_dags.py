@@ -141,4 +141,5 @@ def test_the_answer_of_a_person_is_passed_on(monkeypatch: pytest.MonkeyPatch) ->
     assert late is not None
     assert (late["approved"], late["actor"], late["reason"]) == (False, "airflow", "nobody answered in time")
     assert answer(Task(None, {"asked": False})) is None
+    assert answer(Task(person, {"rollout": "r-1", "asked": False})) is None, "of a run before it was cleared"
     assert answer(Task(None, None)) is None
