@@ -178,7 +178,7 @@ $(BENCH)/.synced-%: | $(UV)
 	@touch $@
 
 .PHONY: test test-unit test-monitoring test-compose test-browser bench-cockpit screenshots
-.PHONY: faults faults-swaps faults-month faults-log faults-challengers lint lock clean
+.PHONY: faults faults-swaps faults-month faults-log faults-challengers faults-rollback lint lock clean
 # What needs programs of the machine has a target of its own.
 ELSEWHERE = not monitoring and not compose and not browser
 test: lint  ## lint, types and all tests, a real stack included
@@ -208,6 +208,8 @@ faults-month: test-environment $(SERVING_STAMP)  ## 30 nightly releases in a row
 	@$(FAULTS) faults.month --nights 30
 faults-challengers: test-environment $(SERVING_STAMP)  ## 20 releases of each of six kinds of challenger, as real bentos
 	@$(FAULTS) faults.challengers --repeats 20
+faults-rollback: test-environment $(SERVING_STAMP)  ## 5 warm and 5 cold rollbacks with Airflow and MLflow stopped, timed
+	@$(FAULTS) faults.rollbacks --rounds 5
 faults-log: test-environment  ## 200,000 predictions while the log's processes are killed 100 times
 	@PYTHONPATH=include:bentos:tests $(VENV)/bin/python -m faults.log_run --predictions 200000 --kills 100
 .PHONY: dashboards

@@ -76,11 +76,12 @@ def approval(model: str, timeout_seconds: float) -> Any:
 def answer(ti: Any) -> dict[str, Any] | None:
     """What a person answered in `approve`, as `answer_approval` takes it; None when nobody was asked."""
     given, reached = ti.xcom_pull(task_ids="approve"), ti.xcom_pull(task_ids="until_asked", key="reached")
-    if not given or not reached:
+    if not given or not reached or not reached["asked"]:  # a cleared run may keep an answer of before
         return None
     person = given.get("responded_by_user") or {}
     return {
         "rollout_id": reached["rollout"],
+        "asked_at": reached["asked_at"],
         "approved": given["chosen_options"] == ["Approve"],
         "actor": person.get("name") or person.get("id") or "airflow",
         "reason": "answered in Airflow" if person else "nobody answered in time",

@@ -29,6 +29,8 @@ logger = logging.getLogger("predictor.spool")
 
 _US_PER_DAY = 86_400_000_000
 _SCAN_SECONDS = 1.0
+# What the shipper keeps for a person to look at; it must not end in refused requests.
+_SET_ASIDE = ".damaged"
 
 
 class SpoolFullError(OSError):
@@ -45,7 +47,10 @@ class SpoolLimits:
 
 
 class Budget:
-    """Bytes in the whole spool folder, of all models and workers: counted now and then, estimated in between."""
+    """Bytes in the whole spool folder, of all models and workers: counted now and then, estimated in between.
+
+    Damaged segments that were set aside do not count.
+    """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
@@ -87,7 +92,7 @@ def _folder_bytes(folder: Path) -> int:
             with contextlib.suppress(FileNotFoundError):  # the keeper removes segments while we count
                 if entry.is_dir(follow_symlinks=False):
                     total += _folder_bytes(Path(entry.path))
-                else:
+                elif not entry.name.endswith(_SET_ASIDE):
                     total += entry.stat(follow_symlinks=False).st_size
     return total
 

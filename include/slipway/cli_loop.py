@@ -91,8 +91,8 @@ def release(model: str, version: str | None, reason: str) -> None:
 @click.option("--reason", default="promoted by hand", show_default=True)
 def promote(model: str, reason: str) -> None:
     """End the running rollout's bake now and promote; checks that failed still stop it."""
-    _slipway().promote(model, actor=_person(), reason=reason)
-    click.echo(f"{model}: promotion asked for; `slipway traffic {model}` shows it")
+    outcome = _slipway().promote(model, actor=_person(), reason=reason)
+    click.echo(f"{model} version {outcome['version']} is live in slot {outcome['slot']}")
 
 
 @click.command()

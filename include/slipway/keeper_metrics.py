@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from slipway.core.rollout_record import Phase
+from slipway.core.rollout_record import WATCHED, Phase
 from slipway.errors import SlipwayError
 from slipway.jobs.reconcile_log import incomplete_hours
 from slipway.jobs.release import awaits_approval
@@ -54,7 +54,10 @@ class Metrics:
         self.age = gauge("champion_age_seconds", "Time since the live version went live.")
         self.phase = gauge("rollout_phase", "1 for the phase that the model's running rollout is in.", "phase")
         self.phase_age = gauge("rollout_phase_age_seconds", "Time in the running rollout's phase or step.")
-        self.overdue = gauge("rollout_overdue_seconds", "Time since the running rollout's deadline; 0 before it.")
+        self.overdue = gauge(
+            "rollout_overdue_seconds",
+            "Time since the running rollout's deadline; 0 before it and where the policy holds.",
+        )
         self.silent = gauge("rollout_silent_seconds", "Time since the running rollout was last driven.")
         self.asked = gauge("rollout_awaits_approval", "1 while the running rollout waits for a person.")
         self.pending = gauge("prediction_log_pending_rows", "Answered rows that are not in the lake yet.")
@@ -114,8 +117,9 @@ class Exporter:
         asked = running is not None and awaits_approval(running)
         self._metrics.phase_age.labels(model).set(seconds(running.phase_since if running else None))
         self._metrics.silent.labels(model).set(seconds(running.driven_at if running else None))
-        # While a person is waited for, the clock of the deadline stands still.
-        self._metrics.overdue.labels(model).set(seconds(running.deadline if running and not asked else None))
+        # While a person is waited for, the clock of the deadline stands still; a policy that holds has none.
+        due = running.deadline if running and not asked and not _may_hold(running) else None
+        self._metrics.overdue.labels(model).set(seconds(due))
         self._metrics.asked.labels(model).set(asked)
 
     def judgement(self, model: str, live_version: str | None, now: datetime) -> None:
@@ -160,6 +164,11 @@ class Exporter:
             with contextlib.suppress(SlipwayError):  # a fleet file that is being written; Airflow tells about it
                 cron = load_model(settings.fleet_dir, model).drift_cron
                 self._metrics.drift_period.labels(model).set(longest_period_seconds(cron, now))
+
+
+def _may_hold(rollout: Rollout) -> bool:
+    """Whether its policy lets it wait beyond the deadline; a driver that is silent shows in its own metric."""
+    return rollout.policy.on_inconclusive == "hold" and rollout.phase in (Phase.REPLAYING, *WATCHED)
 
 
 def longest_period_seconds(cron: str, now: datetime) -> float:

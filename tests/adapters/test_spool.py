@@ -123,9 +123,3 @@ def test_only_one_shipper_at_a_time(tmp_path: Path) -> None:
         assert (first, second) == (True, False)
     with Spool(tmp_path).exclusive() as again:
         assert again
-
-
-def test_size_counts_every_file(tmp_path: Path) -> None:
-    sizes = [write(tmp_path, name, prediction()).stat().st_size for name in ("a.open", "b.seg", "c.damaged")]
-    assert Spool(tmp_path).size_bytes() == sum(sizes)
-    assert Spool(tmp_path / "none").size_bytes() == 0

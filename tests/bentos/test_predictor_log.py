@@ -286,3 +286,13 @@ def test_the_budget_counts_files_of_other_writers(tmp_path: Path) -> None:
     assert (budget.used, budget.full) == (1000, False)
     budget.spend(500)
     assert budget.full
+
+
+def test_damaged_segments_that_were_set_aside_use_up_no_budget(tmp_path: Path) -> None:
+    folder = tmp_path / "predictions" / "iris"
+    folder.mkdir(parents=True)
+    (folder / "x.seg").write_bytes(b"x" * 100)
+    (folder / "y.damaged").write_bytes(b"x" * 5000)
+    budget = spool_module.Budget(tmp_path, 1500)
+    budget.scan()
+    assert (budget.used, budget.full) == (100, False)

@@ -128,10 +128,11 @@ def test_the_answer_of_a_person_is_passed_on(monkeypatch: pytest.MonkeyPatch) ->
         def xcom_pull(self, *, task_ids: str, key: str = "return_value") -> object:
             return self._given[task_ids, key]
 
-    reached = {"rollout": "r-1", "asked": True}
+    reached = {"rollout": "r-1", "asked": True, "asked_at": "2026-11-21T10:00:00+00:00"}
     person = {"chosen_options": ["Approve"], "responded_by_user": {"id": "7", "name": "Ada"}}
     assert answer(Task(person, reached)) == {
         "rollout_id": "r-1",
+        "asked_at": "2026-11-21T10:00:00+00:00",
         "approved": True,
         "actor": "Ada",
         "reason": "answered in Airflow",
@@ -140,4 +141,5 @@ def test_the_answer_of_a_person_is_passed_on(monkeypatch: pytest.MonkeyPatch) ->
     assert late is not None
     assert (late["approved"], late["actor"], late["reason"]) == (False, "airflow", "nobody answered in time")
     assert answer(Task(None, {"asked": False})) is None
+    assert answer(Task(person, {"rollout": "r-1", "asked": False})) is None, "of a run before it was cleared"
     assert answer(Task(None, None)) is None

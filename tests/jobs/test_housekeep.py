@@ -39,6 +39,7 @@ class House:
     reports: dict[str, datetime] = field(default_factory=dict)
     accounts: dict[str, datetime] = field(default_factory=dict)
     logs: dict[str, Stored] = field(default_factory=dict)
+    damaged: dict[str, Stored] = field(default_factory=dict)
     decisions: DecisionTwin = field(default_factory=DecisionTwin)
     down: bool = False
     marked: set[str] = field(default_factory=set)
@@ -59,12 +60,13 @@ class House:
     def keep(
         self, *, dry_run: bool = False, grace: timedelta = timedelta(0), keep_for: timedelta = DAY
     ) -> Housekeeping:
-        shelves = Shelves(_Bentos(self), _Runs(self), _Lake(self), _Logs(self), self.decisions)
+        files = _Files(self.logs), _Files(self.damaged)
+        shelves = Shelves(_Bentos(self), _Runs(self), _Lake(self), *files, self.decisions)
         return housekeep(self.world.parts, shelves, {"iris": 3}, grace=grace, keep_for=keep_for, dry_run=dry_run)
 
     def everything(self) -> list[list[str]]:
-        kinds: list[Any] = [self.bentos, self.versions, self.runs, self.data, self.reports, self.accounts, self.logs]
-        return [sorted(kind) for kind in kinds]
+        kinds: list[Any] = [self.bentos, self.versions, self.runs, self.data, self.reports, self.accounts]
+        return [sorted(kind) for kind in (*kinds, self.logs, self.damaged)]
 
 
 @dataclass
@@ -129,14 +131,14 @@ class _Lake:
 
 
 @dataclass
-class _Logs:
-    house: House
+class _Files:
+    files: dict[str, Stored]
 
     def all(self) -> list[Stored]:
-        return list(self.house.logs.values())
+        return list(self.files.values())
 
     def remove(self, name: str) -> None:
-        self.house.logs.pop(name, None)
+        self.files.pop(name, None)
 
 
 @pytest.fixture
@@ -243,6 +245,17 @@ def test_old_reports_accounts_and_logs_of_idle_slots_go(house: House) -> None:
     assert live in house.logs
 
 
+def test_damaged_segments_go_when_a_person_had_the_time_to_look(house: House) -> None:
+    now = house.world.clock.now()
+    for name, at in (("old", now - 2 * DAY), ("new", now)):
+        house.damaged[name] = Stored("iris", name, at, 5)
+    planned = house.keep(dry_run=True).items
+    assert sorted(house.damaged) == ["new", "old"]
+    assert [(one.name, one.bytes) for one in planned if one.kind == "damaged segment"] == [("old", 5)]
+    assert house.keep().items == planned
+    assert sorted(house.damaged) == ["new"]
+
+
 class _KilledError(Exception):
     pass
 
@@ -283,7 +296,8 @@ def test_a_month_of_nightly_releases_stays_bounded(world: World) -> None:
 
 
 def test_the_shelves_on_disk(tmp_path: Path) -> None:
-    from slipway.adapters.shelves import BentoStore, LakeStore, SlotLogs
+    from slipway.adapters.shelves import BentoStore, DamagedSegments, LakeStore, SlotLogs
+    from slipway.adapters.spool import Spool
 
     for version in ("1", "2"):
         folder = tmp_path / "bentos" / "iris" / f"v{version}" / "src"
@@ -327,3 +341,14 @@ def test_the_shelves_on_disk(tmp_path: Path) -> None:
     logs.remove("slot-iris-blue.log")
     assert (tmp_path / "keeper.log").exists()
     assert [one.name for one in logs.all()] == ["slot-iris-blue.log.1"]
+
+    segments = tmp_path / "spool" / "predictions" / "iris"
+    segments.mkdir(parents=True)
+    for name in ("a.seg", "b.damaged"):
+        (segments / name).write_bytes(b"12345")
+    damaged = DamagedSegments(Spool(tmp_path / "spool"))
+    assert [(one.model, one.name, one.bytes) for one in damaged.all()] == [("iris", "predictions/iris/b.damaged", 5)]
+    damaged.remove("predictions/iris/a.seg")
+    damaged.remove("predictions/iris/b.damaged")
+    damaged.remove("predictions/iris/b.damaged")
+    assert [path.name for path in segments.iterdir()] == ["a.seg"]

@@ -21,6 +21,7 @@ import pytest
 from loop.conftest import Stack, wait_until
 from loop.open_load import OpenLoad
 from slipway.adapters.bentoml import digest_of
+from slipway.core.routes import other_slot
 from slipway.jobs.package import package
 from slipway.spec import ChecksPolicy, RolloutPolicy, canary
 from slipway.stack.supervisor import Supervisor
@@ -265,6 +266,47 @@ def test_airflow_killed_in_mid_canary_leaves_the_keeper_to_finish(stack: Stack) 
     assert events.count("live") == 1
     stack.cli("rollback", "iris", "--to", "1")
     wait_until(lambda: stack.cli("status", check=False).returncode == 0, 90, "Airflow to be back")
+
+
+def cold(stack: Stack, slipway: Wiring) -> None:
+    """End the time for which the slot without traffic is kept warm, and wait until the keeper has stopped it."""
+    traffic, now = slipway.store.traffic_of("iris"), datetime.now(UTC)
+    assert traffic.live_slot is not None
+    idle = other_slot(traffic.live_slot)
+    slipway.store.keep_warm("iris", idle, now, now)
+    part = f"slot-iris-{idle}"
+    wait_until(lambda: part not in stack.cli("status", check=False).stdout, 60, f"{part} to be stopped")
+
+
+def test_a_rollback_needs_neither_airflow_nor_mlflow(stack: Stack) -> None:
+    slipway, supervisor = Wiring(stack.settings()), Supervisor(stack.settings())
+    stopped = (*AIRFLOW, "mlflow")
+
+    def brought_back(version: str, load: OpenLoad) -> None:
+        stack.cli("rollback", "iris", "--to", version)
+        wait_until(lambda: load.replies[-1].version == version, 20, f"version {version} to answer")
+
+    assert live_version(stack) == "1"
+    with OpenLoad(stack.settings().gateway_port, "iris", ROW, rate=50) as load:
+        try:
+            for part in stopped:
+                supervisor.stop(part)
+            up = {*stopped}
+            wait_until(lambda: not up & {one.name for one in supervisor.states() if one.up}, 90, "them to be stopped")
+            brought_back("2", load)  # warm since the test before
+            assert slipway.releases.status("iris")[0].alias_pending, "MLflow was told although it is stopped"
+            cold(stack, slipway)
+            brought_back("1", load)
+        finally:
+            for part in stopped:
+                supervisor.start(part)
+    assert load.failures() == []
+    kinds = [
+        row["detail"]["kind"] for row in stack.ledger("--model", "iris", "--limit", "20") if row["event"] == "live"
+    ]
+    assert kinds[:2] == ["rollback", "rollback"]
+    wait_until(lambda: stack.cli("status", check=False).returncode == 0, 120, "Airflow and MLflow to be back")
+    wait_until(lambda: slipway.mlflow.by_alias("iris", "champion").version == "1", 30, "the alias to follow")
 
 
 BAD: list[tuple[str, dict[str, Any], int]] = [

@@ -116,6 +116,11 @@ def test_a_rollouts_clocks_are_exported_and_go_back_to_zero(registry: CollectorR
     assert list(exported(running).values()) == [70, 10, 40, 0, 1]
     asked = replace(running, approval_asked_at=AT + timedelta(seconds=50))
     assert list(exported(asked).values()) == [70, 10, 0, 1, 1], "the deadline waits with us for the person"
+    holds = running.policy.model_copy(update={"on_inconclusive": "hold"})
+    held = replace(running, policy=holds)
+    assert list(exported(held).values()) == [70, 10, 0, 0, 1], "its policy lets it wait; the driver is not silent"
+    for phase in (Phase.STARTING, Phase.PROMOTING, Phase.ROLLING_BACK):
+        assert exported(replace(held, phase=phase))["rollout_overdue_seconds"] == 40, "nothing is held here"
     assert list(exported(None).values()) == [0, 0, 0, 0, 0]
 
 

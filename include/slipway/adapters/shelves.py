@@ -1,4 +1,5 @@
-"""What housekeeping looks through on disks and in the lake: bentos, data sets, reports, accounts, logs of slots."""
+"""What housekeeping looks through on disks and in the lake: bentos, data sets, reports, accounts, logs of slots,
+damaged segments."""
 
 from __future__ import annotations
 
@@ -14,10 +15,11 @@ from pathlib import Path
 
 from slipway.adapters.files import FileStore
 from slipway.adapters.log_accounts import LogAccounts
+from slipway.adapters.spool import Spool
 from slipway.core.reach import Stored
 from slipway.errors import ConflictError, DataError
 
-__all__ = ["BentoStore", "LakeStore", "SlotLogs"]
+__all__ = ["BentoStore", "DamagedSegments", "LakeStore", "SlotLogs"]
 
 _STRAY_SECONDS = 24 * 3600.0
 _SLOT_LOG = re.compile(r"slot-(?P<model>[a-z][a-z0-9_]*)-(?P<slot>blue|green)\.log(\.\d+)?")
@@ -174,6 +176,29 @@ class SlotLogs:
         """Delete one log file; deleting twice is fine."""
         if _SLOT_LOG.fullmatch(name):
             (self._folder / name).unlink(missing_ok=True)
+
+
+class DamagedSegments:
+    """Segments of the prediction log that the shipper set aside because the disk had lost a part of them."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+
+    def all(self) -> list[Stored]:
+        """Every one by its path in the spool, with the time when it was set aside."""
+        found = []
+        for model in self._spool.models():
+            for path in self._spool.damaged(model):
+                with contextlib.suppress(FileNotFoundError):
+                    facts = path.stat()
+                    at = datetime.fromtimestamp(facts.st_ctime, UTC)  # of its renaming; it may be written long before
+                    found.append(Stored(model, str(path.relative_to(self._spool.folder)), at, facts.st_size))
+        return found
+
+    def remove(self, name: str) -> None:
+        """Delete one file; deleting twice is fine."""
+        if name.endswith(".damaged"):
+            (self._spool.folder / name).unlink(missing_ok=True)
 
 
 def _times(path: Path) -> Iterator[float]:

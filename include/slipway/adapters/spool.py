@@ -202,14 +202,6 @@ class Spool:
             {path.name for kind in ("predictions", "labels", "tally") for path in self.folder.glob(f"{kind}/*")}
         )
 
-    def size_bytes(self) -> int:
-        """Bytes of all segments, as the writers' limit counts them."""
-        total = 0
-        for path in self.folder.glob("*/*/*"):
-            with contextlib.suppress(FileNotFoundError):
-                total += path.stat().st_size
-        return total
-
     def _files(self, state: str, kind: str = "*") -> list[Path]:
         return [
             path

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from slipway.core.faults import fault_point
 from slipway.core.reach import LEAST_KEPT, ModelFacts, Stored, reachable
 from slipway.errors import ConflictError, SlipwayError
-from slipway.jobs.shelves import LogShelf, Shelves
+from slipway.jobs.shelves import FileShelf, Shelves
 from slipway.jobs.traffic import model_lock
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 _LOCK_SECONDS = 5.0
 _MOST_DECISIONS = 10_000
 
-Kind = Literal["bento", "version", "run", "data set", "report", "account", "slot log"]
+Kind = Literal["bento", "version", "run", "data set", "report", "account", "slot log", "damaged segment"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def housekeep(
     Args:
         models: the fleet's models with their `keep_versions`; models that are only in the tables are looked at too.
         grace: what is younger stays, since its release may be on its way.
-        keep_for: how long decisions keep what they refer to, and how long reports, accounts and logs stay.
+        keep_for: how long decisions keep what they refer to, and how long reports, accounts, logs and damaged
+            segments stay.
     """
     result = Housekeeping(dry_run)
     if not dry_run:
@@ -98,6 +99,7 @@ def housekeep(
             _log.error("%s: %s", model, error)
             result.problems.append(f"{model}: {error}; nothing that depends on it was removed")
     _clear_logs(parts, shelves.logs, keep_for, result)
+    _clear_damaged(parts, shelves.damaged, keep_for, result)
     done = "would go" if dry_run else "removed"
     _log.info("housekeeping: %d items with %d bytes %s", len(result.items), result.bytes, done)
     return result
@@ -264,7 +266,7 @@ def _name(stored: Stored) -> tuple[str, str, int]:
     return stored.model, stored.name, stored.bytes
 
 
-def _clear_logs(parts: Parts, logs: LogShelf, keep_for: timedelta, result: Housekeeping) -> None:
+def _clear_logs(parts: Parts, logs: FileShelf, keep_for: timedelta, result: Housekeeping) -> None:
     """Logs of slots that hold nothing; Supervisor itself bounds the others."""
     try:
         used = {(slot.model, slot.slot) for slot in parts.store.slots() if slot.version}
@@ -277,3 +279,15 @@ def _clear_logs(parts: Parts, logs: LogShelf, keep_for: timedelta, result: House
                 result.items.append(Item("slot log", one.model, one.name, one.bytes))
     except (SlipwayError, OSError) as error:
         result.problems.append(f"slot logs: {error}")
+
+
+def _clear_damaged(parts: Parts, damaged: FileShelf, keep_for: timedelta, result: Housekeeping) -> None:
+    """Segments of the prediction log that were set aside, once a person had the time to look at them."""
+    try:
+        for one in damaged.all():
+            if parts.clock.now() - one.at >= keep_for:
+                if not result.dry_run:
+                    damaged.remove(one.name)
+                result.items.append(Item("damaged segment", one.model, one.name, one.bytes))
+    except OSError as error:
+        result.problems.append(f"damaged segments: {error}")

@@ -11,7 +11,7 @@ from slipway.core.reach import Stored
 if TYPE_CHECKING:
     from slipway.ports import DecisionLog, ModelVersion
 
-__all__ = ["BentoShelf", "LakeShelf", "LogShelf", "RunShelf", "Shelves"]
+__all__ = ["BentoShelf", "FileShelf", "LakeShelf", "RunShelf", "Shelves"]
 
 
 class BentoShelf(Protocol):
@@ -50,8 +50,8 @@ class LakeShelf(Protocol):
     def remove(self, kind: str, model: str, name: str) -> None: ...
 
 
-class LogShelf(Protocol):
-    """Logs of slots: `slipway.adapters.shelves.SlotLogs`."""
+class FileShelf(Protocol):
+    """Single files: `slipway.adapters.shelves.SlotLogs` and `DamagedSegments`."""
 
     def all(self) -> Sequence[Stored]: ...
 
@@ -65,5 +65,6 @@ class Shelves:
     bentos: BentoShelf
     runs: RunShelf
     lake: LakeShelf
-    logs: LogShelf
+    logs: FileShelf
+    damaged: FileShelf
     decisions: DecisionLog

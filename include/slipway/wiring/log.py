@@ -55,7 +55,7 @@ class LogKeeping(Adapters):
     def housekeep(self, *, dry_run: bool = False) -> dict[str, Any]:
         """Clear away what nothing reaches any more, or only list it; see `jobs.housekeep`."""
         from slipway.adapters.mlflow_shelf import MlflowShelf
-        from slipway.adapters.shelves import BentoStore, LakeStore, SlotLogs
+        from slipway.adapters.shelves import BentoStore, DamagedSegments, LakeStore, SlotLogs
         from slipway.jobs.housekeep import housekeep
         from slipway.jobs.shelves import Shelves
 
@@ -65,6 +65,7 @@ class LogKeeping(Adapters):
             runs=MlflowShelf(self.mlflow, settings.mlflow_uri, settings.database_uri("mlflow")),
             lake=LakeStore(settings.lake),
             logs=SlotLogs(settings.log_dir),
+            damaged=DamagedSegments(self.spool),
             decisions=self.decision_log,
         )
         done = housekeep(

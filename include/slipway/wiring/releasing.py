@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from slipway.errors import RolloutError
+from slipway.errors import ConflictError, RolloutError
 from slipway.wiring.adapters import Adapters
 from slipway.wiring.facts import facts, rollout_facts
 
@@ -82,18 +83,29 @@ class Releasing(Adapters):
             "version": rollout.version,
             "rollout": rollout.id,
             "asked": True,
+            "asked_at": rollout.approval_asked_at.isoformat() if rollout.approval_asked_at else "",
             "phase": str(rollout.phase),
             "previous_version": rollout.previous_version,
             "checks": "\n".join(checks) or "* nothing was checked yet",
         }
 
-    def answer_approval(self, model: str, rollout_id: str, approved: bool, *, actor: str, reason: str) -> None:
-        """Pass a person's answer on, unless the rollout has ended or was answered elsewhere."""
+    def answer_approval(
+        self, model: str, rollout_id: str, asked_at: str, approved: bool, *, actor: str, reason: str
+    ) -> None:
+        """Pass a person's answer on, unless the rollout has ended or was answered elsewhere.
+
+        Args:
+            asked_at: which question was answered, as `roll_out` returned it: a task that is retried brings an old
+                answer along, and the rollout may ask another question by then.
+        """
         from slipway.jobs.release import awaits_approval
 
         rollout = self.releases.parts.store.rollout(rollout_id)
-        if not awaits_approval(rollout):
+        asked = rollout.approval_asked_at
+        if not awaits_approval(rollout) or asked is None:
             log.info("the rollout of %s version %s waits for no answer: %s", model, rollout.version, rollout.phase)
+        elif asked != datetime.fromisoformat(asked_at):
+            log.warning("the rollout of %s version %s asks another question by now", model, rollout.version)
         elif approved:
             self.approve(model, actor=actor, reason=reason)
         else:
@@ -104,8 +116,12 @@ class Releasing(Adapters):
         return rollout_facts(self.releases.approve(model, actor=actor, reason=reason))
 
     def reject(self, model: str, *, actor: str, reason: str) -> dict[str, Any]:
-        """Refuse what the running rollout waits for, and give all traffic back."""
-        return rollout_facts(self.releases.reject(model, actor=actor, reason=reason))
+        """Refuse what the running rollout waits for, and give all traffic back.
+
+        Raises:
+            ConflictError: it went live meanwhile, by an answer from elsewhere.
+        """
+        return _stopped(self.releases.reject(model, actor=actor, reason=reason), "refusal")
 
     def roll_back(
         self, model: str, version: str | None, *, actor: str, reason: str, run: str | None = None
@@ -115,8 +131,12 @@ class Releasing(Adapters):
         return facts(done)
 
     def abort(self, model: str, *, actor: str, reason: str) -> dict[str, Any]:
-        """End the running rollout and give all traffic back."""
-        return rollout_facts(self.releases.abort(model, actor=actor, reason=reason))
+        """End the running rollout and give all traffic back.
+
+        Raises:
+            ConflictError: its promotion was under way already, and it went live.
+        """
+        return _stopped(self.releases.abort(model, actor=actor, reason=reason), "abort")
 
     def promote(self, model: str, *, actor: str, reason: str) -> dict[str, Any]:
         """Make the running rollout's version live without waiting for its bake."""
@@ -127,6 +147,15 @@ class Releasing(Adapters):
         self.spec(model)
         by_slot = self.releases.set_split(model, weights, actor=actor, reason=reason)
         return {"model": model, "weights": dict(weights), "slots": by_slot}
+
+
+def _stopped(ended: Rollout, asked: str) -> dict[str, Any]:
+    if ended.phase == "live":
+        raise ConflictError(
+            f"{ended.model} version {ended.version} went live before the {asked} came; "
+            f"`slipway rollback {ended.model}` brings the former one back"
+        )
+    return rollout_facts(ended)
 
 
 class _Reporter:
