@@ -7,9 +7,9 @@ version stays warm for an instant rollback.
 
 **With an approval** in the model's policy, `until_asked` drives the rollout to where a person has to decide, `approve`
 waits for the answer under *Required Actions*, and `roll_out` carries it out. While it waits the keeper checks on: a
-breach rolls the version back. `slipway approve {model}` and `slipway reject {model}` answer as well. Airflow asks once in
-a run: when the rollout has another question (`on_inconclusive="ask"` asks in each undecided step), `roll_out` waits until
-it is answered by these commands or in the cockpit.
+breach rolls the version back. `slipway approve {model}` and `slipway reject {model}` answer as well. Airflow asks once
+in a run: when the rollout has another question (`on_inconclusive="ask"` asks in each undecided step), `roll_out` waits
+until it is answered by these commands or in the cockpit.
 
 **Safe to kill and to clear at any point:** the rollout's phase lives in Postgres and each step is idempotent. If this
 DAG stays silent, the keeper drives the rollout to its end. `slipway abort {model}` stops one, `slipway traffic {model}`
