@@ -25,18 +25,23 @@ CODES = "code"
 
 
 def code_digest(project: Path = PROJECT_DIR) -> str:
-    """The SHA-256 of the files of product and harness as they lie there, whether committed or not.
-
-    Raises:
-        subprocess.CalledProcessError: the folder is no git checkout.
-    """
-    command = ["git", "-C", str(project), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *CODE]
-    listed = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout.decode()
+    """The SHA-256 of the files of product and harness as they lie there, whether committed or not."""
     digest = hashlib.sha256()
-    for name in sorted({name for name in listed.split("\0") if name}):
+    for name in sorted(_files(project)):
         with contextlib.suppress(FileNotFoundError):  # deleted and not committed yet
             digest.update(name.encode() + b"\0" + hashlib.sha256((project / name).read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _files(project: Path) -> set[str]:
+    """What git knows of or would add; without git, the Python files."""
+    command = ["git", "-C", str(project), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *CODE]
+    try:
+        listed = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout.decode()
+    except (OSError, subprocess.SubprocessError):
+        found = (path for folder in CODE for path in (project / folder).rglob("*.py"))
+        return {str(path.relative_to(project)) for path in found if ".venv" not in path.parts}
+    return {name for name in listed.split("\0") if name}
 
 
 def begin(section: str, *, fresh: bool = False, keys: Sequence[str] | None = None) -> str:

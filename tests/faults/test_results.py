@@ -78,6 +78,14 @@ def test_any_change_of_product_or_harness_is_other_code_and_a_change_of_docs_is_
     assert code_digest(place) not in (before, changed)
 
 
+def test_without_git_the_python_files_count(place: Path) -> None:
+    (place / "include").mkdir()
+    (place / "include" / "a.py").write_text("1")
+    before = code_digest(place)
+    (place / "include" / "a.py").write_text("2")
+    assert code_digest(place) != before
+
+
 def add_many(worker: int) -> None:
     for _ in range(20):
         update_result("rounds", "shared", lambda known: (known or 0) + 1)
