@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
+from typing import Any
 
 from loop.open_load import Reply
 from slipway.core.history import LIVE, STARTED, TRAFFIC, served
@@ -99,16 +100,18 @@ def judge_clients(
     outcome.problems += too_few(replies, rate, story.over - story.began)
     failed = [reply for reply in replies if reply.status != 200]
     dead = outage(story.killed, replies, rows)
-    excused = [reply for reply in failed if dead and reply.done >= dead[0] and reply.sent <= dead[1]]
+    excused = [reply for reply in failed if dead and dead.excuses(reply)]
     outcome.excused = len(excused)
     if dead and excused:
-        outcome.outage_seconds = round(max(0.0, max(reply.sent for reply in excused) - dead[0]), 2)
+        outcome.outage_seconds = round(max(0.0, max(reply.sent for reply in excused) - dead.start), 2)
+        if len(excused) > (most := dead.most_lost(replies)):
+            outcome.problems.append(f"{len(excused)} requests failed, of which the killed slot had at most {most:.0f}")
     if unexcused := [reply for reply in failed if reply not in excused]:
         seen = sorted({f"{reply.status} {reply.error}".strip() for reply in unexcused})
         since = story.killed.at if story.killed else story.began
         first, last = min(r.sent for r in unexcused) - since, max(r.sent for r in unexcused) - since
         when = f"sent {first:.2f} to {last:.2f} s after the {'kill' if story.killed else 'beginning'}"
-        ended = f", the outage ended after {dead[1] - dead[0]:.2f} s" if dead else ""
+        ended = f", the outage ended after {dead.end - dead.start:.2f} s" if dead else ""
         outcome.problems.append(f"{len(unexcused)} requests failed, {when}{ended}: {'; '.join(seen)[:300]}")
     outcome.problems += strays(replies, rows, story.shaken)
     late = [reply for reply in replies if reply.status == 200 and reply.sent >= story.settled]
@@ -118,28 +121,48 @@ def judge_clients(
         outcome.problems.append("nobody answered after all had settled")
 
 
-def outage(killed: Killed | None, replies: Sequence[Reply], rows: Sequence[LedgerEntry]) -> tuple[float, float] | None:
-    """From when to when requests had nobody but the killed part to answer them; None when no failure is excused.
+@dataclass(frozen=True)
+class Outage:
+    """From when to when (Unix time) requests had nobody but the killed part to answer them, and which share of them."""
+
+    start: float
+    end: float
+    share: float
+
+    def excuses(self, reply: Reply) -> bool:
+        """Whether the request was under way in this time."""
+        return reply.done >= self.start and reply.sent <= self.end
+
+    def most_lost(self, replies: Sequence[Reply]) -> float:
+        """The share of the requests, with three standard deviations of a random choice per request."""
+        asked = sum(self.excuses(reply) for reply in replies)
+        return asked * self.share + 3 * math.sqrt(asked * self.share * (1 - self.share))
+
+
+def outage(killed: Killed | None, replies: Sequence[Reply], rows: Sequence[LedgerEntry]) -> Outage | None:
+    """When nobody could answer what the killed part had to answer; None when no failure is excused.
 
     It ends with the first answer that the slot (or the gateway) gave to a request sent after the death, when the
     slot's traffic was given to others, or after `LONGEST_OUTAGE_SECONDS` at the latest.
     """
     if killed is None or (killed.slot is None and not killed.carried):
         return None
-    end = killed.gone + LONGEST_OUTAGE_SECONDS
+    end, share = killed.gone + LONGEST_OUTAGE_SECONDS, 1.0
     if killed.slot is not None:
         # A shift's row bears the time of its decision: the slot may have been killed between that and the act.
-        had = _versions_by_time(rows, killed.at, end, slot=killed.slot)
-        if not killed.carried and not had[0][1]:
+        by_time = _traffic_by_time(rows, killed.at, end)
+        if not killed.carried and killed.slot not in by_time[0][1]:
             return None  # others answered, and had to go on doing so
-        taken = (max(at, killed.gone) + TOLERANCE_SECONDS for at, versions in had if not versions)
-        end = min(end, next(taken, math.inf))
+        gone = (max(at, killed.gone) + TOLERANCE_SECONDS for at, slots in by_time if killed.slot not in slots)
+        end = min(end, next(gone, math.inf))
+        if killed.slot in by_time[0][1]:
+            share = max(slots[killed.slot]["weight"] for _, slots in by_time if killed.slot in slots) / 100
     answered = (
         reply.done
         for reply in replies
         if reply.status == 200 and reply.sent >= killed.gone and killed.slot in (None, reply.slot)
     )
-    return killed.at, min(end, min(answered, default=math.inf))
+    return Outage(killed.at, min(end, min(answered, default=math.inf)), share)
 
 
 def strays(
@@ -155,14 +178,15 @@ def strays(
         return []
     first, last = min(reply.sent for reply in good), max(reply.done for reply in good)
     start = min(first, shaken[0]) if shaken else first
-    timeline = _versions_by_time(rows, start - TOLERANCE_SECONDS, last + TOLERANCE_SECONDS)
+    by_time = _traffic_by_time(rows, start - TOLERANCE_SECONDS, last + TOLERANCE_SECONDS)
+    timeline = [(at, {str(one["version"]) for one in slots.values()}) for at, slots in by_time]
     wrong: dict[str, list[str]] = {}
     for reply in good:
         since = reply.sent
         if shaken and shaken[0] <= reply.sent <= shaken[1]:
             since = shaken[0]
         allowed = set[str]()
-        for (at, versions), (following, _) in pairwise([*timeline, (math.inf, set())]):
+        for (at, versions), (following, _) in pairwise([*timeline, (math.inf, set[str]())]):
             if at <= reply.done + TOLERANCE_SECONDS and following > since - TOLERANCE_SECONDS:
                 allowed |= versions
         if reply.version not in allowed:
@@ -173,23 +197,14 @@ def strays(
     ]
 
 
-def _versions_by_time(
-    rows: Sequence[LedgerEntry], start: float, end: float, slot: str | None = None
-) -> list[tuple[float, set[str]]]:
-    """What had traffic by the ledger at `start`, and from when on what else, up to `end`: (Unix time, versions).
-
-    Args:
-        slot: only what this slot had.
-    """
-
-    def versions(count: int) -> set[str]:
-        found = served(rows[:count])
-        return {str(one["version"]) for name, one in found.items() if slot in (None, name) and one["version"]}
-
+def _traffic_by_time(
+    rows: Sequence[LedgerEntry], start: float, end: float
+) -> list[tuple[float, dict[str, dict[str, Any]]]]:
+    """What had traffic by the ledger at `start`, and from when on what else, up to `end`: (Unix time, by slot)."""
     before = sum(row.at.timestamp() <= start for row in rows)
     later = [number for number in range(before, len(rows)) if rows[number].event in (TRAFFIC, LIVE)]
-    changes = [(rows[n].at.timestamp(), versions(n + 1)) for n in later if rows[n].at.timestamp() <= end]
-    return [(start, versions(before)), *changes]
+    changes = [(rows[n].at.timestamp(), served(rows[: n + 1])) for n in later if rows[n].at.timestamp() <= end]
+    return [(start, served(rows[:before])), *changes]
 
 
 @dataclass(frozen=True)

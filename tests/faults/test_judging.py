@@ -98,6 +98,14 @@ def test_the_other_slots_answers_do_not_end_the_outage_of_a_slot_but_its_own_do(
     assert "1 requests failed, sent 2.00 to 2.00 s after the kill, the outage ended after 1.01 s" in back.problems[0]
 
 
+def test_a_dead_slot_excuses_no_more_failures_than_its_share_of_the_traffic() -> None:
+    for failures, problems in ((6, 0), (40, 1)):
+        lost = [reply(10.2 + number / 1000, 503) for number in range(failures)]
+        others = [reply(10.3 + number / 1000) for number in range(40 - failures)]
+        found = judged([*steady(0, 20), *lost, *others], BOTH, killed("slot-iris-green"))
+        assert (found.excused, len(found.problems)) == (failures, problems), found.problems
+
+
 def test_the_outage_ends_when_the_slot_has_lost_its_traffic() -> None:
     rows = [*BOTH, row(11, "traffic", "2", "green", {"blue": 100})]
     for failed_at, excused in ((11.5, 1), (12.5, 0)):
