@@ -1,6 +1,6 @@
 """In-memory twins of the runtime, the gateway, the probe and the rest, with faults a test can switch on.
 
-Given a folder, the runtime and the gateway keep their state in files there, so that a driver in another
+Given a folder, runtime, gateway and registry keep their state in files there, so that a driver in another
 process can be killed and the next one meets the same world.
 """
 
@@ -190,8 +190,10 @@ class TwinProbe:
 class TwinRegistry:
     """Aliases in a dict."""
 
-    def __init__(self) -> None:
-        self.aliases: dict[tuple[str, str], str] = {}
+    def __init__(self, folder: Path | None = None) -> None:
+        self._state = _State(folder / "registry.json" if folder else None)
+        kept = self._state.read().items()
+        self.aliases = {(model, alias): str(to) for model, own in kept for alias, to in own.items()}
         self.down = False
         self.moves = 0
 
@@ -200,6 +202,8 @@ class TwinRegistry:
             raise RegistryError("MLflow does not answer")
         self.moves += 1
         self.aliases[(model, alias)] = version
+        models = {model for model, _ in self.aliases}
+        self._state.write({one: {a: to for (m, a), to in self.aliases.items() if m == one} for one in models})
 
     def versions(self, model: str) -> Sequence[ModelVersion]:
         return []

@@ -100,7 +100,7 @@ class World:
 def make_world(url: str, folder: Path | None = None) -> World:
     database = Database(url)
     clock, runtime, gateway = TwinClock(), TwinRuntime(folder), TwinGateway(folder)
-    probe, registry, packager = TwinProbe(runtime), TwinRegistry(), TwinPackager()
+    probe, registry, packager = TwinProbe(runtime), TwinRegistry(folder), TwinPackager()
     store = PostgresReleaseStore(database, slot_port_base=22300)
     answers = TwinAnswers()
     parts = Parts(store, PostgresLedger(database), runtime, gateway, packager, probe, clock, registry, answers)

@@ -1,8 +1,8 @@
 """Challengers of six kinds as real bentos under real traffic, with the default canary policy.
 
 `make faults-challengers` is the acceptance run: 20 repeats of each kind, several models beside each other, results in
-`var/bench/faults.json`. A kind that has its repeats is not run again. The same kinds in simulated time, which take a
-minute, are in `tests/jobs/test_challengers.py`.
+`var/bench/faults.json`. A kind that has its repeats with this very code is not run again; `--fresh` begins anew. The
+same kinds in simulated time, which take a minute, are in `tests/jobs/test_challengers.py`.
 
 A bad version is the serving code with `misbehaving.py` built into it. The champion answers 6 % of the rows
 wrongly, so that there is something to do better; labels come for a part of the requests.
@@ -27,7 +27,8 @@ from typing import Any
 import httpx
 import numpy as np
 
-from faults.whole_stack import FaultStack, load_results, save_result, until
+from faults.results import begin, load_results, update_result
+from faults.whole_stack import FaultStack, until
 from loop.open_load import OpenLoad, Reply
 from slipway.adapters.bentoml import BentoPackager
 from slipway.core.rollout_record import Rollout
@@ -246,22 +247,22 @@ class Challengers:
             driver.terminate()
 
     def _keep(self, trial: Trial) -> None:
-        with self._lock:
-            known = load_results().get(SECTION, {}).get(trial.kind, [])
-            save_result(SECTION, trial.kind, [*known, asdict(trial)])
+        update_result(SECTION, trial.kind, lambda known: [*(known or []), asdict(trial)])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     chosen = parser.parse_args()
+    FaultStack.say(begin(SECTION, fresh=chosen.fresh))
     with tempfile.TemporaryDirectory(prefix="slipway-fleet-") as folder:
         harness = Challengers(Path(folder), chosen.repeats)
         with harness.stack.running(versions=0):
             harness.prepare()
             signal.signal(signal.SIGTERM, lambda *_: harness.stop())
             harness.run()
-    found = load_results()[SECTION]
+    found = load_results().get(SECTION, {})
     for kind, trials in found.items():
         wrong = [trial["problem"] for trial in trials if trial["problem"]]
         harness.stack.say(f"{kind}: {len(trials)} trials, {len(wrong)} wrong {wrong[:3]}")

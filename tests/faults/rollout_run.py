@@ -1,7 +1,8 @@
 """The proof of releases: everything that takes part is killed at every phase of a rollout, under a steady load.
 
 `make faults` is the whole run: ten rounds of each cell, results in `var/bench/faults.json`. A cell that has its rounds
-is not run again, so a run that was stopped goes on where it was. `make faults FAULTS_QUICK=1` runs one round of a few.
+with this very code is not run again, so a run that was stopped goes on where it was; `--fresh` begins anew. With
+`FAULTS_STACKS=2` two stacks share the cells. `make faults FAULTS_QUICK=1` runs one round of a few.
 
 A cell is who is killed, and when: `postgres at shifting`, or `driver after wanted`, a fault point between act and save.
 """
@@ -9,17 +10,20 @@ A cell is who is killed, and when: `postgres at shifting`, or `driver after want
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from faults.judging import TAKE_OVER_SECONDS, Before, Round, Story, broken, judge_clients
+from faults.results import RESULTS, begin, load_results, update_result
 from faults.swaps import swaps
-from faults.whole_stack import RESULTS, ROW, FaultStack, load_results, save_result, until
-from loop.open_load import OpenLoad, Reply
-from slipway.core.rollout_record import Phase, Rollout
+from faults.upkeep import UPKEEP, play_upkeep
+from faults.whole_stack import HOME, ROW, FaultStack, until
+from loop.open_load import OpenLoad
+from slipway.core.rollout_record import Rollout
 
 PHASES = (
     "packaged",
@@ -39,7 +43,8 @@ POINTS = (
 )  # fmt: skip
 ROLLBACK_POINTS = ("stopped", "saved:rolling_back")
 NOT_UP_YET = ("packaged", "starting")
-RECOVERY_SECONDS = 15.0
+RATE = 50.0
+LEAST_QUICK_SHARE = 0.5
 DAG = "iris_release"
 QUICK = (
     "driver at shifting",
@@ -61,24 +66,7 @@ def cells() -> list[str]:
     at = [
         f"{part} at {phase}" for phase in PHASES for part in PARTS if not (part == "new bento" and phase in NOT_UP_YET)
     ]
-    return [*at, *(f"driver after {point}" for point in POINTS)]
-
-
-@dataclass
-class Round:
-    """What came of one round; `problems` must be empty.
-
-    Attributes:
-        excused: failed requests while the one slot or the gateway that they needed was dead, which nothing can save.
-    """
-
-    cell: str
-    ended: str = ""
-    problems: list[str] = field(default_factory=list)
-    requests: int = 0
-    excused: int = 0
-    outage_seconds: float = 0.0
-    seconds: float = 0.0
+    return [*at, *(f"driver after {point}" for point in POINTS), *(f"keeper after {point}" for point in UPKEEP)]
 
 
 def _next_version(stack: FaultStack) -> str:
@@ -122,13 +110,15 @@ class Driver:
         return None
 
 
-def play(stack: FaultStack, cell: str, load: OpenLoad) -> Round:
-    """One round of one cell."""
-    began, outcome = time.time(), Round(cell)
+def play(stack: FaultStack, cell: str, number: int) -> tuple[Round, Story]:
+    """One round of one cell; of a bento, the even ones kill the parent process alone."""
     who, how, where = cell.rpartition(" at ") if " at " in cell else cell.rpartition(" after ")
-    before = stack.slipway.store.latest("iris")
-    live = stack.slipway.releases.live("iris").version
     version = _next_version(stack)
+    if how == " after " and where in UPKEEP:
+        return play_upkeep(stack, cell, where, version)
+    outcome, story, releases = Round(cell), Story(began=time.time()), stack.slipway.releases
+    newest = stack.slipway.store.latest("iris")
+    before = Before.look(releases, releases.parts.clock.now())
     rolls_back = where in ("rolling_back", *ROLLBACK_POINTS)
     point = f"decided:{where}" if how == " at " else where
     order = f"driver@{point}"
@@ -136,35 +126,34 @@ def play(stack: FaultStack, cell: str, load: OpenLoad) -> Round:
     first = "driver@decided:baking" if rolls_back else order
     stack.order(first, "kill" if kill_by_hook and not rolls_back else "hold")
     driver = Driver(stack, version, airflow=who == "airflow-scheduler")
-    killed_at = time.time()
     try:
         until(lambda: stack.hit(first), 90, f"the driver to come to {first}")
-        rollout = _rollout_after(stack, before)
+        shaken_from = time.time()
+        rollout = _rollout_after(stack, newest)
         if rolls_back:
             _abort(stack, rollout)
             stack.order(order, "kill" if kill_by_hook else "hold")
             stack.go(first)
             until(lambda: stack.hit(order), 60, f"the driver to come to {order}")
-        killed_at = time.time()
-        part = _part(who, rollout)
-        if part:
-            stack.kill(part)
+        if part := _part(who, rollout):
+            story.killed = stack.kill(part, whole=number % 2 == 1)
         stack.clear_orders()
+        story.shaken = (shaken_from, time.time() + TAKE_OVER_SECONDS)
         ended = until(lambda: (found := stack.slipway.store.rollout(rollout.id)).ended and found, 200, "the end")
         outcome.ended = str(ended.phase)
         outcome.problems += [text for text in [driver.end()] if text]
         stack.settle()
-        time.sleep(0.5)
-        outcome.problems += _broken(stack, ended, live)
+        story.live, story.settled = releases.live("iris").version, time.time()
+        time.sleep(1.0)
+        outcome.problems += broken(releases, before, ended)
+        outcome.problems += [f"orphan: {line}" for line in stack.orphans()]
     except TimeoutError as error:
         outcome.problems.append(str(error))
     finally:
         stack.clear_orders()
         driver.end()
-    finished = time.time()
-    _judge_clients(outcome, who, where, load.between(began, finished), killed_at, {live, version})
-    outcome.seconds = round(finished - began, 1)
-    return outcome
+    story.over = time.time()
+    return outcome, story
 
 
 def _rollout_after(stack: FaultStack, before: Rollout | None) -> Rollout:
@@ -189,87 +178,80 @@ def _part(who: str, rollout: Rollout) -> str | None:
     return f"slot-iris-{slots[who]}" if who in slots else who
 
 
-def _broken(stack: FaultStack, rollout: Rollout, live: str) -> list[str]:
-    """Invariants that the survey does not know of."""
-    ledger = stack.slipway.releases.parts.ledger
-    events = [row.event for row in ledger.of_rollout(rollout.id)]
-    ends = [event for event in events if event in ("live", "rolled_back", "aborted")]
-    problems = []
-    if events.count("started") != 1 or ends != [str(rollout.phase)]:
-        problems.append(f"the ledger's rows of the rollout are {events}")
-    promotions = [row.detail["promotion"] for row in ledger.went_live("iris")]
-    if promotions != list(range(1, len(promotions) + 1)):
-        problems.append(f"promotions are numbered {promotions}")
-    now = stack.slipway.releases.live("iris").version
-    if now != (rollout.version if rollout.phase is Phase.LIVE else live):
-        problems.append(f"version {now} is live after a rollout that ended {rollout.phase}")
-    problems += [f"orphan: {line}" for line in stack.orphans()]
-    return problems
+def _round(stack: FaultStack, cell: str, number: int) -> Round:
+    """Play one round under load, wait for every reply, and judge it."""
+    stack.settle()
+    with OpenLoad(stack.settings.gateway_port, "iris", ROW, rate=RATE) as load:
+        outcome, story = play(stack, cell, number)
+    parts = stack.slipway.releases.parts
+    judge_clients(outcome, story, load.replies, parts.ledger.until("iris", parts.clock.now()), RATE)
+    outcome.seconds = round(story.over - story.began, 1)
+    return outcome
 
 
-def _judge_clients(
-    outcome: Round, who: str, where: str, replies: Sequence[Reply], killed_at: float, versions: set[str]
-) -> None:
-    """No failed request, but for those that only what was killed could have answered, until it was back."""
-    outcome.requests = len(replies)
-    failed = [reply for reply in replies if reply.status != 200]
-    carries = who == "envoy" or (who.endswith("bento") and where in _carrying(who))
-    excused = [
-        reply for reply in failed if carries and reply.done >= killed_at and reply.sent <= killed_at + RECOVERY_SECONDS
-    ]
-    outcome.excused = len(excused)
-    if excused:
-        outcome.outage_seconds = round(max(reply.sent for reply in excused) - killed_at, 2)
-    if unexcused := len(failed) - len(excused):
-        seen = sorted({f"{reply.status} {reply.error}".strip() for reply in failed})
-        outcome.problems.append(f"{unexcused} requests failed: {'; '.join(seen)[:300]}")
-    wrong = {reply.version for reply in replies if reply.status == 200} - versions
-    if wrong:
-        outcome.problems.append(f"answered by versions {sorted(wrong)}")
-
-
-def _carrying(who: str) -> tuple[str, ...]:
-    """Phases in which a slot has traffic."""
-    if who == "new bento":
-        return ("shifting", "baking", "promoting", "rolling_back")
-    return ("packaged", "starting", "verifying", "replaying", "shadowing", "shifting", "rolling_back")
-
-
-def run(stack: FaultStack, section: str, wanted: Sequence[str], rounds: int, budget_seconds: float) -> bool:
-    """Play every cell until it has its rounds in this section of the results; whether all of them held."""
-    deadline, held = time.monotonic() + budget_seconds, True
-    port = stack.settings.gateway_port
+def run(stack: FaultStack, section: str, wanted: Sequence[str], rounds: int, budget_seconds: float) -> None:
+    """Play every cell until it has its rounds in this section of the results, or the time is over."""
+    deadline = time.monotonic() + budget_seconds
     for number in range(1, rounds + 1):
         for cell in wanted:
-            known: dict[str, Any] = load_results().get(section, {}).get(cell, {"done": 0, "problems": []})
-            if rounds > 1 and known["done"] >= number:
+            if _done(section, cell) >= number:
                 continue
             if time.monotonic() > deadline:
                 stack.say(f"the time is over before {cell}")
-                return held
-            stack.settle()
-            with OpenLoad(port, "iris", ROW, rate=50) as load:
-                outcome = play(stack, cell, load)
-            _keep(section, cell, known, outcome)
+                return
+            outcome = _round(stack, cell, number)
+            _keep(section, cell, outcome)
             verdict = "; ".join(outcome.problems) or "held"
             outage = f", {outcome.excused} excused in {outcome.outage_seconds} s" if outcome.excused else ""
             facts = f"{outcome.ended} in {outcome.seconds} s, {outcome.requests} requests{outage}"
             stack.say(f"{cell} ({number}): {facts}: {verdict}")
-            held = held and not outcome.problems
-    return held
 
 
-def _keep(section: str, cell: str, known: dict[str, Any], outcome: Round) -> None:
-    kept = {
-        "done": known["done"] + 1,
-        "problems": [*known["problems"], *outcome.problems],
-        "ended": {**known.get("ended", {}), outcome.ended: known.get("ended", {}).get(outcome.ended, 0) + 1},
-        "requests": known.get("requests", 0) + outcome.requests,
-        "excused": known.get("excused", 0) + outcome.excused,
-        "longest_outage_seconds": max(known.get("longest_outage_seconds", 0.0), outcome.outage_seconds),
-        "seconds": round(known.get("seconds", 0.0) + outcome.seconds, 1),
-    }
-    save_result(section, cell, kept)
+def _done(section: str, cell: str) -> int:
+    return int(load_results().get(section, {}).get(cell, {}).get("done", 0))
+
+
+def _keep(section: str, cell: str, outcome: Round) -> None:
+    def add(known: dict[str, Any] | None) -> dict[str, Any]:
+        known = known or {}
+        ends = known.get("ended", {})
+        return {
+            "done": known.get("done", 0) + 1,
+            "problems": [*known.get("problems", []), *outcome.problems],
+            "ended": {**ends, outcome.ended: ends.get(outcome.ended, 0) + 1},
+            "requests": known.get("requests", 0) + outcome.requests,
+            "excused": known.get("excused", 0) + outcome.excused,
+            "longest_outage_seconds": max(known.get("longest_outage_seconds", 0.0), outcome.outage_seconds),
+            "seconds": round(known.get("seconds", 0.0) + outcome.seconds, 1),
+        }
+
+    update_result(section, cell, add)
+
+
+def verdict(found: dict[str, dict[str, Any]], wanted: Sequence[str], rounds: int, least_share: float) -> list[str]:
+    """What keeps a section's results from being a proof: cells with problems, or too few that were played."""
+    played = [cell for cell in wanted if found.get(cell, {}).get("done", 0) >= rounds]
+    problems = [
+        f"{cell}: {'; '.join(found[cell]['problems'])}" for cell in wanted if found.get(cell, {}).get("problems")
+    ]
+    if len(played) < least_share * len(wanted):
+        problems.append(f"only {len(played)} of {len(wanted)} cells were played")
+    return problems
+
+
+def _side_by_side(stacks: int, arguments: Sequence[str]) -> None:
+    """Share the cells between several stacks, each with a process of its own."""
+    command = [sys.executable, "-m", "faults.rollout_run", *arguments]
+    running = [subprocess.Popen([*command, "--part", f"{one}/{stacks}"]) for one in range(1, stacks + 1)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        for process in running:
+            process.wait()
+    finally:
+        for process in running:
+            process.terminate()  # each takes its stack down
+        for process in running:
+            process.wait()
 
 
 def main() -> int:
@@ -277,17 +259,35 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--cells", nargs="*", help="only these, for example 'postgres at shifting'")
     parser.add_argument("--quick", action="store_true", help="one round of a few cells and 20 swaps, in four minutes")
+    parser.add_argument("--fresh", action="store_true", help="forget earlier results of these cells")
+    parser.add_argument("--stacks", type=int, default=1, help="so many stacks beside each other share the cells")
+    parser.add_argument("--part", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     wanted = chosen.cells or (list(QUICK) if chosen.quick else cells())
+    if unknown := set(wanted) - set(cells()):
+        parser.error(f"no such cell: {', '.join(sorted(unknown))}")
+    section, rounds, held = ("quick", 1, True) if chosen.quick else ("rounds", chosen.rounds, True)
     began = time.monotonic()
-    with FaultStack().running(versions=3) as stack:
-        if chosen.quick:
-            held = swaps(stack, count=20, rate=300)
-            held = run(stack, "quick", wanted, 1, 200 - (time.monotonic() - began)) and held
-        else:
-            run(stack, "rounds", wanted, chosen.rounds, float("inf"))
-            held = not any(load_results()["rounds"][cell]["problems"] for cell in wanted)
-    stack.say("every invariant held" if held else f"FAILED; see {RESULTS}")
+    if chosen.part is None:
+        FaultStack.say(begin(section, fresh=chosen.fresh or chosen.quick, keys=chosen.cells))
+    if chosen.stacks > 1:
+        _side_by_side(chosen.stacks, ["--rounds", str(rounds), *(["--cells", *wanted] if chosen.cells else [])])
+    else:
+        number, of = (int(one) for one in (chosen.part or "1/1").split("/"))
+        wanted = wanted[number - 1 :: of]
+        with FaultStack(home=HOME if of == 1 else HOME.with_name(f"faults-{number}")).running(versions=3) as stack:
+            if chosen.quick:
+                held = swaps(stack, count=20, rate=300, judge_latency=False)
+            budget_seconds = 200 - (time.monotonic() - began) if chosen.quick else float("inf")
+            run(stack, section, wanted, rounds, budget_seconds)
+    found = load_results().get(section, {})
+    problems = verdict(found, wanted, rounds, LEAST_QUICK_SHARE if chosen.quick else 1.0)
+    for problem in problems:
+        FaultStack.say(problem)
+    played = sum(found.get(cell, {}).get("done", 0) >= rounds for cell in wanted)
+    summary = f"{played} of {len(wanted)} cells were played, {rounds} rounds each"
+    held = held and not problems
+    FaultStack.say(f"{summary}: every invariant held" if held else f"{summary}: FAILED; see {RESULTS}")
     return 0 if held else 1
 
 

@@ -10,18 +10,21 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
-from faults.whole_stack import ROW, FaultStack, save_result
+from faults.judging import too_few
+from faults.results import begin, update_result
+from faults.whole_stack import ROW, FaultStack
 from loop.open_load import OpenLoad, Reply
 
 _QUIET_SECONDS = 10.0
 _PAUSE_SECONDS = 0.25
+_HIGHEST_RATIO = 2.0
 
 
 @dataclass
 class Swaps:
-    """What a run of swaps came to; the first three numbers must be 0, the ratio at most 2."""
+    """What a run of swaps came to; `problems` must be empty."""
 
     swaps: int
     failed_requests: int
@@ -33,6 +36,7 @@ class Swaps:
     ratio: float
     longest_swap_seconds: float
     median_swap_seconds: float
+    problems: list[str] = field(default_factory=list)
 
 
 def p99_ms(replies: Sequence[Reply]) -> float:
@@ -41,13 +45,19 @@ def p99_ms(replies: Sequence[Reply]) -> float:
     return round(1000 * found[math.ceil(0.99 * len(found)) - 1], 2) if found else 0.0
 
 
-def swaps(stack: FaultStack, count: int, rate: float) -> bool:
-    """Swap the two warm versions `count` times; whether everything held."""
+def swaps(stack: FaultStack, count: int, rate: float, *, judge_latency: bool = True) -> bool:
+    """Swap the two warm versions `count` times; whether everything held.
+
+    Args:
+        judge_latency: whether the ratio counts; in a short run on a busy machine it is told only.
+    """
+    stack.say(begin("swaps", fresh=True, keys=[str(count)]))
     releases = stack.slipway.releases
     if stack.slipway.releases.live("iris").version == "1":
         stack.cli("release", "iris", "--version", "2")  # so that there are two warm slots
     times: list[tuple[float, float, str]] = []
     failed = 0
+    started = time.time()
     with OpenLoad(stack.settings.gateway_port, "iris", ROW, rate=rate) as load:
         time.sleep(2.0)
         quiet_from = time.time()
@@ -60,11 +70,29 @@ def swaps(stack: FaultStack, count: int, rate: float) -> bool:
             times.append((began, time.time(), target))
             failed += done.what != "rolled_back" or not done.warm
             time.sleep(_PAUSE_SECONDS)
+        seconds = time.time() - started
     replies = sorted(load.replies, key=lambda reply: reply.sent)
     result = _result(times, failed, replies, p99_ms([r for r in replies if quiet_from <= r.sent < quiet_to]))
-    save_result("swaps", str(count), asdict(result))
+    result.problems = wrong(result, replies, rate, seconds, judge_latency=judge_latency)
+    update_result("swaps", str(count), lambda _: asdict(result))
     stack.say(f"swaps: {asdict(result)}")
-    return not (result.failed_requests or result.answered_without_weight or result.swaps_that_failed)
+    return not result.problems
+
+
+def wrong(
+    result: Swaps, replies: Sequence[Reply], rate: float, seconds: float, *, judge_latency: bool = True
+) -> list[str]:
+    """What a run of swaps must not have come to."""
+    counted = {
+        "requests failed": result.failed_requests,
+        "requests were answered by a slot without weight": result.answered_without_weight,
+        "swaps failed": result.swaps_that_failed,
+    }
+    problems = [f"{number} {what}" for what, number in counted.items() if number]
+    problems += too_few(replies, rate, seconds)
+    if judge_latency and not 0 < result.ratio <= _HIGHEST_RATIO:
+        problems.append(f"p99 while swapping is {result.ratio:g} times that of the quiet time")
+    return problems
 
 
 def _result(times: Sequence[tuple[float, float, str]], failed: int, replies: Sequence[Reply], quiet_ms: float) -> Swaps:

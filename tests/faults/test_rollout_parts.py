@@ -1,4 +1,4 @@
-"""The harness itself: what it plans, how it judges clients, and that its hook obeys an order once."""
+"""The harness itself: what it plans, that its hook obeys an order once, and that swaps and nights are judged."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from contracts.services import Backend, eventually
-from faults.month import _growth
-from faults.rollout_run import POINTS, QUICK, Round, _judge_clients, cells
-from faults.swaps import _result
+from faults.month import _growth, sizes
+from faults.rollout_run import POINTS, QUICK, UPKEEP, cells, verdict
+from faults.swaps import _result, wrong
 from loop.open_load import OpenLoad, Reply
 
 HOOK = Path(__file__).parent / "hook.py"
@@ -21,51 +22,60 @@ HOOK = Path(__file__).parent / "hook.py"
 
 def test_every_part_is_killed_at_every_phase_that_it_lives_in() -> None:
     found = cells()
-    assert len(found) == len(set(found)) == 9 * 7 - 2 + len(POINTS)
+    assert len(found) == len(set(found)) == 9 * 7 - 2 + len(POINTS) + len(UPKEEP)
     assert "postgres at shifting" in found
     assert "driver after aliased" in found
+    assert "keeper after taken_down" in found
     assert set(QUICK) <= set(found)
+
+
+def test_every_fault_point_of_a_release_is_in_a_cell() -> None:
+    jobs = HOOK.parents[2] / "include" / "slipway" / "jobs"
+    code = "".join((jobs / f"{name}.py").read_text() for name in ("release", "traffic", "reconcile", "rollback"))
+    named = {part.split('"')[0] for part in code.split('fault_point("')[1:]}
+    without_a_rollout = {"split"}  # in tests/jobs/test_killed_drivers.py
+    assert named - set(POINTS) - set(UPKEEP) == without_a_rollout
+
+
+def test_cells_that_were_not_played_prove_nothing() -> None:
+    wanted = ["a", "b", "c", "d"]
+    held = {"done": 1, "problems": []}
+    assert verdict({"a": held, "b": held}, wanted, 1, 0.5) == []
+    assert verdict({"a": held}, wanted, 1, 0.5) == ["only 1 of 4 cells were played"]
+    assert verdict(dict.fromkeys(wanted, held), wanted, 2, 1.0) == ["only 0 of 4 cells were played"]
+    bad = {"done": 1, "problems": ["it broke"]}
+    assert verdict({"a": held, "b": bad}, wanted, 1, 0.5) == ["b: it broke"]
 
 
 def reply(at: float, status: int = 200, version: str = "1") -> Reply:
     return Reply(at, at + 0.01, status, version, "blue")
 
 
-@pytest.mark.parametrize(
-    ("who", "where", "failed_at", "problems"),
-    [
-        ("postgres", "shifting", 100.5, 1),
-        ("envoy", "shifting", 100.5, 0),
-        ("envoy", "shifting", 99.0, 1),
-        ("envoy", "shifting", 160.0, 1),
-        ("new bento", "verifying", 100.5, 1),
-        ("new bento", "baking", 100.5, 0),
-        ("old bento", "baking", 100.5, 1),
-        ("old bento", "shifting", 100.5, 0),
-    ],
-)
-def test_only_what_the_killed_part_alone_could_answer_is_excused(
-    who: str, where: str, failed_at: float, problems: int
-) -> None:
-    outcome = Round("a cell")
-    replies = [reply(98.0), reply(failed_at, 503), reply(170.0)]
-    _judge_clients(outcome, who, where, replies, 100.0, {"1", "2"})
-    assert len(outcome.problems) == problems
-    assert outcome.excused == 1 - problems
-
-
-def test_an_answer_of_a_third_version_is_a_problem() -> None:
-    outcome = Round("a cell")
-    _judge_clients(outcome, "driver", "shifting", [reply(1.0, version="3")], 1.0, {"1", "2"})
-    assert outcome.problems == ["answered by versions ['3']"]
+TIMES = [(10.0, 11.0, "2"), (20.0, 21.0, "1")]
 
 
 def test_an_answer_without_weight_is_counted() -> None:
-    times = [(10.0, 11.0, "2"), (20.0, 21.0, "1")]
     replies = [reply(10.5, version="1"), reply(12.0, version="2"), reply(13.0, version="1"), reply(22.0, version="1")]
-    found = _result(times, 0, replies, 10.0)
+    found = _result(TIMES, 0, replies, 10.0)
     assert (found.answered_without_weight, found.failed_requests, found.requests) == (1, 0, 4)
     assert (found.ratio, found.longest_swap_seconds) == (1.0, 1.0)
+    assert wrong(found, replies, 1.0, 8.0) == ["1 requests were answered by a slot without weight"]
+
+
+def test_swaps_that_slow_the_answers_down_or_that_nobody_watched_do_not_hold() -> None:
+    replies = [reply(12.0, version="2"), reply(22.0, version="1")]
+    held = _result(TIMES, 0, replies, 5.0)
+    assert wrong(held, replies, 1.0, 4.0) == []
+    slow = replace(held, ratio=2.01)
+    assert wrong(slow, replies, 1.0, 4.0) == ["p99 while swapping is 2.01 times that of the quiet time"]
+    assert wrong(slow, replies, 1.0, 4.0, judge_latency=False) == []
+    nobody = _result(TIMES, 0, [], 0.0)
+    assert wrong(nobody, [], 300.0, 10.0) == [
+        "only 0 of 3000 requests were made",
+        "p99 while swapping is 0 times that of the quiet time",
+    ]
+    failed = replace(held, failed_requests=3, swaps_that_failed=1)
+    assert wrong(failed, replies, 1.0, 4.0) == ["3 requests failed", "1 swaps failed"]
 
 
 def test_growth_beyond_the_first_week_is_found() -> None:
@@ -73,6 +83,27 @@ def test_growth_beyond_the_first_week_is_found() -> None:
     assert _growth(flat) == []
     growing = [{"bentos": float(night), "rows of ledger": 5.0} for night in range(30)]
     assert _growth(growing) == ["bentos: 29 after the month, 8 after the first week"]
+
+
+def test_bytes_may_grow_with_time_only_where_time_or_size_bounds_them() -> None:
+    def month_of(kind: str, a_night: float) -> list[dict[str, float]]:
+        return [{f"bytes of {kind}": 5e6 + a_night * night} for night in range(30)]
+
+    for kind in ("bentoml", "mlflow", "lake/datasets", "lake/reports", "spool", "whatever is new"):
+        assert _growth(month_of(kind, 0)) == []
+        assert len(_growth(month_of(kind, 1e5))) == 1, kind
+    for kind in ("logs", "database slipway"):
+        assert _growth(month_of(kind, 5e4)) == [], kind
+        assert len(_growth(month_of(kind, 3e5))) == 1, kind
+
+
+def test_every_file_of_the_home_is_weighed_once(tmp_path: Path) -> None:
+    for name in ("lake/reports/a.html", "lake/predictions/b", "logs/c.log", "mlflow/d/e", "postgres/pg_wal/f", ".env"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"123")
+    found = sizes(tmp_path)
+    weighed = {"lake/reports", "lake/predictions", "logs", "mlflow", "files beside"}
+    assert found == {f"bytes of {kind}": 3.0 for kind in weighed}  # the database is asked for its own size
 
 
 @pytest.mark.parametrize(("role", "order", "code"), [("driver", "kill", -signal.SIGKILL), ("keeper", "kill", 0)])

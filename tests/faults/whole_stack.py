@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -17,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from faults.judging import MODEL, Killed
 from loop.conftest import PORTS, SLOTS, Stack, free_ports
 from slipway.errors import SlipwayError
 from slipway.ports import Packager
@@ -25,11 +25,11 @@ from slipway.stack.processes import ancestors
 from slipway.stack.supervisor import Supervisor
 from slipway.wiring import Wiring
 
-__all__ = ["RESULTS", "ROW", "FaultStack", "save_result"]
+__all__ = ["HOME", "ROW", "FaultStack", "until"]
 
 HOME = PROJECT_DIR / "var" / "faults"
-RESULTS = PROJECT_DIR / "var" / "bench" / "faults.json"
 FLEET = Path(__file__).parent / "fleet"
+_LONGEST_DEATH_SECONDS = 10.0
 ROW = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 
 
@@ -50,15 +50,15 @@ def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 class FaultStack:
-    """The stack as the harness handles it."""
+    """The stack as the harness handles it; with a home of its own, beside others."""
 
-    def __init__(self, fleet: Path = FLEET) -> None:
-        self._fleet = fleet
+    def __init__(self, fleet: Path = FLEET, home: Path = HOME) -> None:
+        self._fleet, self.home = fleet, home
         env = {name: value for name, value in os.environ.items() if not name.startswith(("SLIPWAY_", "AIRFLOW"))}
         ports = free_ports(len(PORTS) + SLOTS)
         env |= {f"SLIPWAY_{name.upper()}_PORT": str(port) for name, port in zip(PORTS, ports, strict=False)}
         env |= {
-            "SLIPWAY_HOME": str(HOME),
+            "SLIPWAY_HOME": str(home),
             "SLIPWAY_SLOT_PORT_BASE": str(ports[len(PORTS)]),
             "SLIPWAY_FLEET_DIR": str(fleet),
             "SLIPWAY_FAULT_HOOK": str(Path(__file__).parent / "hook.py"),
@@ -67,16 +67,16 @@ class FaultStack:
             "SLIPWAY_SPOOL_SEGMENT_MAX_AGE_SECONDS": "1",
             "PYTHONPATH": str(PROJECT_DIR / "include"),
         }
-        self.stack = Stack(HOME, env)
-        self.folder = HOME / "faults"
+        self.stack = Stack(home, env)
+        self.folder = home / "faults"
 
     @contextlib.contextmanager
     def running(self, versions: int) -> Iterator[FaultStack]:
         """Up, with that many versions of iris registered and packaged and the first one live; down at the end."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that a harness that is stopped stops its stack
-        if HOME.exists():
+        if self.home.exists():
             self.cli("down", check=False)
-            shutil.rmtree(HOME)
+            shutil.rmtree(self.home)
         try:
             self._say("starting the stack")
             self.cli("up")
@@ -178,10 +178,25 @@ class FaultStack:
         states = Supervisor(self.settings).states()
         return next((state.pid for state in states if part in (state.name, state.group) and state.up), 0)
 
-    def kill(self, part: str) -> None:
+    def kill(self, part: str, *, whole: bool = True) -> Killed:
+        """Kill what Supervisor runs for a part, and wait until nothing of it is left.
+
+        Args:
+            whole: with the workers that a bento's process has started; else they are left to notice it.
+        """
         pid = until(lambda: self.pid(part), 30, f"{part} to run")
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        slot = part.removeprefix(f"slot-{MODEL}-")
+        carried = part == "envoy" or slot in self.slipway.store.traffic_of(MODEL).weights
+        is_slot = slot != part
+        family = [one for one in self.stack.processes() if pid in ancestors(one.pid)] if is_slot else []
+        at = time.time()
+        for victim in [pid, *(one.pid for one in family if whole and one.pid != pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+        if is_slot:
+            gone = f"the workers of {part} to end"
+            until(lambda: not any(one.exists() for one in family), _LONGEST_DEATH_SECONDS, gone)
+        return Killed(part, at, time.time(), carried)
 
     # --- what must hold -------------------------------------------------------------------------------------
 
@@ -208,8 +223,8 @@ class FaultStack:
         except TimeoutError as error:
             raise TimeoutError(f"{error}: {'; '.join(differences)}") from None
 
-    def orphans(self) -> list[str]:
-        """Processes of the stack that supervisord did not start, directly or not; those that end by themselves may."""
+    def orphans(self, seconds: float = 20.0) -> list[str]:
+        """Processes of the stack that supervisord did not start, directly or not; those that end in time may."""
         supervisor = Supervisor(self.settings).session()
 
         def left() -> list[str]:
@@ -220,22 +235,5 @@ class FaultStack:
             ]
 
         with contextlib.suppress(TimeoutError):
-            until(lambda: not left(), 20, "orphans to end")
+            until(lambda: not left(), seconds, "orphans to end")
         return left()
-
-
-def save_result(section: str, key: str, value: Any) -> None:
-    """Keep one result; the file is replaced whole, so a run that is killed loses nothing of before."""
-    found = load_results()
-    found.setdefault(section, {})[key] = value
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    aside = RESULTS.with_suffix(".new")
-    aside.write_text(json.dumps(found, indent=1))
-    aside.replace(RESULTS)
-
-
-def load_results() -> dict[str, Any]:
-    try:
-        return dict(json.loads(RESULTS.read_text()))
-    except (OSError, ValueError):
-        return {}

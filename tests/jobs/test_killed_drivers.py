@@ -20,7 +20,7 @@ from contracts.world import QUICK, World, make_world
 from slipway.core.checks import Pair
 from slipway.core.rollout_record import Phase
 from slipway.jobs.parts import LoggedRequest
-from slipway.jobs.release import awaits_approval
+from slipway.jobs.release import CHAMPION, awaits_approval
 from slipway.spec import Step
 
 pytestmark = pytest.mark.services
@@ -102,6 +102,18 @@ def split(world: World) -> None:
     world.releases.set_split("iris", {"champion": 60, "challenger": 40}, actor="ops", reason="killed")
 
 
+def upkeep(world: World) -> None:
+    """The keeper's own acts: a slot is no longer kept warm, and the alias is not where it should be."""
+    slots = world.parts.store.slots("iris")
+    if all(slot.version for slot in slots):  # else a keeper was here already
+        world.registry.set_alias("iris", CHAMPION, "1")
+        world.parts.store.alias_moved("iris", "1")
+        live, now = world.parts.store.traffic_of("iris").live_slot, world.clock.now()
+        (warm,) = (slot.slot for slot in slots if slot.slot != live)
+        world.parts.store.keep_warm("iris", warm, now, now)
+    world.releases.reconcile()
+
+
 # What each scenario may end with: the live version of iris, and how many more `live` rows the ledger then has.
 SCENARIOS: dict[str, tuple[Callable[[World], None], set[tuple[str, int]]]] = {
     "release": (release, {("3", 1)}),
@@ -113,6 +125,7 @@ SCENARIOS: dict[str, tuple[Callable[[World], None], set[tuple[str, int]]]] = {
     "release with everything": (release_with_everything, {("3", 1)}),
     "supersede": (supersede, {("4", 1)}),
     "split": (split, {("2", 0)}),
+    "upkeep": (upkeep, {("2", 0)}),
 }
 
 
@@ -185,6 +198,7 @@ def test_killed_anywhere_the_next_driver_finishes(
     names = points(dry, scenario)
     dry.close()
     assert len(names) >= 2
+    assert scenario != "upkeep" or {"taken_down", "realiased"} <= set(names)
     for number, name in enumerate(names, start=1):
         if names[: number - 1].count(name) >= (1 if ":" in name else 2):
             continue  # the same place once more proves nothing new
@@ -203,5 +217,8 @@ def test_killed_anywhere_the_next_driver_finishes(
         for model in ("iris", "housing"):
             world.check_truth(model)
         assert world.releases.reconcile() == [], f"killed at {name} ({number})"
+        champion = world.registry.by_alias("iris", CHAMPION)
+        assert champion is not None
+        assert champion.version == world.live() == world.parts.store.traffic_of("iris").alias_version
         world.database.close()
         where.close()
