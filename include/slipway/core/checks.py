@@ -168,7 +168,7 @@ def refusals(new: tuple[int, int], old: tuple[int, int], *, limit: float, alpha:
 
     >>> refusals((1000, 100), (9000, 900), limit=0.005, alpha=0.01, least=100).verdict
     <Verdict.PASS: 'pass'>
-    >>> refusals((1000, 150), (9000, 900), limit=0.005, alpha=0.01, least=100).verdict
+    >>> refusals((1000, 200), (9000, 900), limit=0.005, alpha=0.01, least=100).verdict
     <Verdict.FAIL: 'fail'>
     """
     (asked, refused), (asked_old, refused_old) = new, old
