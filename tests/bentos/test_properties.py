@@ -49,7 +49,9 @@ def fits(value: Any, feature: Feature) -> bool:
         return feature.nullable
     if feature.kind in ("category", "text"):
         return isinstance(value, str) and (feature.categories is None or value in feature.categories)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if isinstance(value, float) and not math.isfinite(value):  # whole numbers may be too large to be asked
         return False
     low = -FLOAT32_MAX if feature.minimum is None else feature.minimum
     high = FLOAT32_MAX if feature.maximum is None else feature.maximum
