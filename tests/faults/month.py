@@ -34,7 +34,7 @@ _BYTES_A_NIGHT = {
     "bytes of airflow": 1e5,
     "bytes of prometheus": 2e5,
     "bytes of lake/predictions": 1e5,
-    "bytes of lake/accounts": 1e5,
+    "bytes of lake/counts": 1e5,
     "bytes of database slipway": 1e5,
     "bytes of database airflow": 1e5,
     "bytes of database mlflow": 1e5,
