@@ -15,7 +15,8 @@ from statistics import median
 
 import httpx
 
-from faults.whole_stack import ROW, FaultStack, save_result, until
+from faults.results import begin, update_result
+from faults.whole_stack import ROW, FaultStack, until
 from slipway.core.routes import other_slot
 from slipway.stack.supervisor import Supervisor
 
@@ -84,7 +85,8 @@ def measure(stack: FaultStack, rounds: int) -> list[str]:
             taken.append(rollback(stack))
             stack.say(f"{kind}: the former version answered after {taken[-1]['answered']:.2f} s")
         middle = median(one["answered"] for one in taken)
-        save_result("rollbacks", kind, {"median_seconds": middle, "limit_seconds": limit, "rounds": taken})
+        facts = {"median_seconds": middle, "limit_seconds": limit, "rounds": taken}
+        update_result("rollbacks", kind, lambda _, facts=facts: facts)
         stack.say(f"{kind}: median {middle:.2f} s, at most {limit:g} s are allowed")
         if middle > limit:
             problems.append(f"{kind}: {middle:.2f} s instead of {limit:g} s")
@@ -95,6 +97,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="of each kind")
     chosen = parser.parse_args()
+    FaultStack.say(begin("rollbacks", fresh=True))
     with FaultStack().running(versions=2) as stack:
         stack.cli("release", "iris", "--version", "2")
         stop(stack)
