@@ -130,6 +130,18 @@ def test_with_an_unknown_runtime_traffic_moves_and_nothing_is_finished() -> None
     assert decide(rollout(Phase.STARTING), seen(running=None, occupied=None, ready=None), after(1)) == Start()
 
 
+@pytest.mark.parametrize(
+    ("ready", "seconds", "stops"), [(False, 8, False), (False, 9, True), (True, 5.5, False), (True, 6, True)]
+)
+def test_a_slot_that_died_with_traffic_stays_while_requests_are_repeated(
+    ready: bool, seconds: float, stops: bool
+) -> None:
+    evidence = {"unready_at": after(5).isoformat()}
+    back = rollout(Phase.ROLLING_BACK, failure="readiness", confirmed_at=after(1), evidence=evidence)
+    action = decide(back, seen(ready=ready, active=0), after(seconds))
+    assert isinstance(action, Stop if stops else Wait)
+
+
 def test_a_replay_that_never_ends_is_rolled_back_at_the_deadline() -> None:
     replaying = rollout(Phase.REPLAYING, policy=POLICY.model_copy(update={"replay_requests": 10}))
     assert decide(replaying, seen(), after(99)) == Replay()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -35,6 +36,14 @@ def test_every_fault_point_of_a_release_is_in_a_cell() -> None:
     named = {part.split('"')[0] for part in code.split('fault_point("')[1:]}
     without_a_rollout = {"split"}  # in tests/jobs/test_killed_drivers.py
     assert named - set(POINTS) - set(UPKEEP) == without_a_rollout
+
+
+HARNESSES = [path.stem for path in sorted(HOOK.parent.glob("[!t]*.py")) if "def main(" in path.read_text()]
+
+
+@pytest.mark.parametrize("harness", HARNESSES)
+def test_every_harness_can_be_started(harness: str) -> None:
+    assert callable(importlib.import_module(f"faults.{harness}").main)
 
 
 def test_cells_that_were_not_played_prove_nothing() -> None:

@@ -135,8 +135,12 @@ class PostgresReleaseStore(PostgresFleet):
         return asked
 
     def approve(self, rollout: Rollout, *, actor: str, reason: str, now: datetime) -> bool:
-        """Keep a person's approval for the next decision; False when the rollout has ended."""
-        statement = update(rollouts).where(rollouts.c.id == rollout.id, rollouts.c.finished_at.is_(None))
+        """Keep a person's approval for the next decision; False when the rollout has ended or asks something else."""
+        statement = update(rollouts).where(
+            rollouts.c.id == rollout.id,
+            rollouts.c.finished_at.is_(None),
+            rollouts.c.approval_asked_at == rollout.approval_asked_at,
+        )
         with self._database.begin() as connection:
             if connection.execute(statement.values(approved_at=now).returning(rollouts.c.id)).first() is None:
                 return False

@@ -35,6 +35,9 @@ from slipway.core.verdict import Verdict
 __all__ = ["decide", "mirrors", "target_shadow", "target_weights"]
 
 _SHIFT_SECONDS = 30.0
+# How long the gateway repeats a request that no slot has taken, and the longest pause between two attempts, with margin.
+_RETRIES_SECONDS = 8.0
+_RETRY_SECONDS = 1.0
 ABORTED_BY_OPERATOR = "aborted by an operator"
 REJECTED = "approval: rejected by an operator"
 _OPERATORS = {"abort": ABORTED_BY_OPERATOR, "reject": REJECTED}
@@ -208,6 +211,17 @@ def _roll_back(rollout: Rollout, seen: Observation, now: datetime) -> Action:
     if not _in_force(rollout, seen) or rollout.confirmed_at is None:
         return _shift(rollout)
     if seen.occupied is not False:
+        if _met_dead(rollout, seen, now, rollout.confirmed_at):
+            return Wait("the gateway repeats requests that met the slot while it was dead")
         drained = rollout.confirmed_at + timedelta(seconds=rollout.policy.drain_seconds)
         return Wait(f"{seen.active} requests are being answered") if seen.active and now < drained else Stop()
     return Finish(Phase.ABORTED if rollout.failure in _OPERATORS.values() else Phase.ROLLED_BACK)
+
+
+def _met_dead(rollout: Rollout, seen: Observation, now: datetime, moved: datetime) -> bool:
+    """Whether clients' requests may still wait for a slot that died with traffic: stopped now, it would fail them."""
+    if rollout.unready_at is None:
+        return False
+    if seen.ready:
+        return now < rollout.unready_at + timedelta(seconds=_RETRY_SECONDS)
+    return now < moved + timedelta(seconds=_RETRIES_SECONDS)

@@ -54,7 +54,7 @@ PREPARING = frozenset({Phase.PACKAGED, Phase.STARTING, Phase.VERIFYING, Phase.RE
 WATCHED = frozenset({Phase.SHADOWING, Phase.SHIFTING, Phase.BAKING})
 _SILENT_SECONDS = 5.0
 # Evidence that holds beyond its phase and step.
-_LASTING = ("replay", "old_errors", "looks", "traffic_since", "traffic_until")
+_LASTING = ("replay", "old_errors", "looks", "traffic_since", "traffic_until", "unready_at")
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,12 @@ class Rollout:
     def deadline(self) -> datetime:
         """By when it has to be decided; the time in which a person was waited for is no part of it."""
         return self.started_at + timedelta(seconds=self.policy.deadline_seconds + self._approval_seconds)
+
+    @property
+    def unready_at(self) -> datetime | None:
+        """When the slot was last seen not to answer, once it had traffic."""
+        found = self.evidence.get("unready_at")
+        return datetime.fromisoformat(found) if found else None
 
     @property
     def replay(self) -> Check | None:

@@ -31,7 +31,7 @@ __all__ = ["observe", "slot_record"]
 # Looking costs the supervisor and the gateway processor time that serving needs: where a decision asks for none, nobody
 # looks.
 _ASKS_RUNTIME = (Phase.STARTING, Phase.VERIFYING, *WATCHED)
-_ASKS_SLOT = (Phase.VERIFYING, *WATCHED)
+_ASKS_SLOT = (Phase.VERIFYING, *WATCHED, Phase.ROLLING_BACK)
 _ASKS_GATEWAY = (*WATCHED, Phase.PROMOTING, Phase.ROLLING_BACK)
 
 
@@ -62,6 +62,9 @@ def observe(parts: Parts, rollout: Rollout) -> tuple[Observation, Rollout]:
     if rollout.phase in _ASKS_GATEWAY:
         with suppress(GatewayError):
             gateway = parts.gateway.observe()
+    looked = rollout.phase in WATCHED or (rollout.phase is Phase.ROLLING_BACK and rollout.confirmed_at is not None)
+    if looked and asked.ready is not True and "traffic_since" in rollout.evidence:
+        rollout = replace(rollout, evidence={**rollout.evidence, "unready_at": rollout.driven_at.isoformat()})
     checks, rollout = _checks(parts, rollout, asked, gateway)
     seen = Observation(
         running=running,

@@ -222,7 +222,8 @@ def approve(parts: Parts, model: str, *, actor: str, reason: str) -> Rollout:
         ConflictError: nobody was asked.
     """
     rollout = _asked(parts, model)
-    parts.store.approve(rollout, actor=actor, reason=reason, now=parts.clock.now())
+    if not parts.store.approve(rollout, actor=actor, reason=reason, now=parts.clock.now()):
+        raise ConflictError(f"the rollout of {model} version {rollout.version} went on meanwhile and asks nobody")
     return parts.store.rollout(rollout.id)
 
 
