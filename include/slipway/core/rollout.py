@@ -35,7 +35,7 @@ from slipway.core.verdict import Verdict
 __all__ = ["decide", "mirrors", "target_shadow", "target_weights"]
 
 _SHIFT_SECONDS = 30.0
-# How long the gateway repeats a request that no slot has taken, and the longest pause between two attempts, with margin.
+# How long the gateway repeats a request that no slot has taken, and the longest pause between two attempts; with margin
 _RETRIES_SECONDS = 8.0
 _RETRY_SECONDS = 1.0
 ABORTED_BY_OPERATOR = "aborted by an operator"
