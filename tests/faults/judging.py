@@ -22,6 +22,8 @@ __all__ = ["Before", "Killed", "Round", "Story", "broken", "judge_clients", "too
 
 MODEL = "iris"
 LONGEST_OUTAGE_SECONDS = 5.0
+# So long after its last process was gone a slot may still have been taken for alive by whoever had a connection to it.
+DYING_SECONDS = 0.3
 TOLERANCE_SECONDS = 1.0
 # So long after a kill another process may still have to carry out a shift that the ledger has already.
 TAKE_OVER_SECONDS = 5.0
@@ -72,7 +74,7 @@ class Round:
     """What came of one round; `problems` must be empty.
 
     Attributes:
-        excused: failed requests that only the killed slot or gateway could have answered before it was back.
+        excused: failed requests that were under way in the slot that was killed, or sent while the gateway was dead.
         outage_seconds: how long after the kill the last of them was sent.
     """
 
@@ -142,27 +144,20 @@ class Outage:
 def outage(killed: Killed | None, replies: Sequence[Reply], rows: Sequence[LedgerEntry]) -> Outage | None:
     """When nobody could answer what the killed part had to answer; None when no failure is excused.
 
-    It ends with the first answer that the slot (or the gateway) gave to a request sent after the death, when the
-    slot's traffic was given to others, or after `LONGEST_OUTAGE_SECONDS` at the latest.
+    A slot's is over with its death: whatever is sent later is repeated by the gateway until the slot is back, or goes
+    to the other one. The gateway's own ends with its first answer to a request that was sent after its death.
     """
     if killed is None or (killed.slot is None and not killed.carried):
         return None
-    end, share = killed.gone + LONGEST_OUTAGE_SECONDS, 1.0
-    if killed.slot is not None:
-        # A shift's row bears the time of its decision: the slot may have been killed between that and the act.
-        by_time = _traffic_by_time(rows, killed.at, end)
-        if not killed.carried and killed.slot not in by_time[0][1]:
-            return None  # others answered, and had to go on doing so
-        gone = (max(at, killed.gone) + TOLERANCE_SECONDS for at, slots in by_time if killed.slot not in slots)
-        end = min(end, next(gone, math.inf))
-        if killed.slot in by_time[0][1]:
-            share = max(slots[killed.slot]["weight"] for _, slots in by_time if killed.slot in slots) / 100
-    answered = (
-        reply.done
-        for reply in replies
-        if reply.status == 200 and reply.sent >= killed.gone and killed.slot in (None, reply.slot)
-    )
-    return Outage(killed.at, min(end, min(answered, default=math.inf)), share)
+    if killed.slot is None:
+        answered = (reply.done for reply in replies if reply.status == 200 and reply.sent >= killed.gone)
+        return Outage(killed.at, min(killed.gone + LONGEST_OUTAGE_SECONDS, min(answered, default=math.inf)), 1.0)
+    # A shift's row bears the time of its decision: the slot may have been killed between that and the act.
+    by_time = _traffic_by_time(rows, killed.at, killed.gone)
+    if not killed.carried and killed.slot not in by_time[0][1]:
+        return None  # others answered, and had to go on doing so
+    share = max((slots[killed.slot]["weight"] for _, slots in by_time if killed.slot in slots), default=100) / 100
+    return Outage(killed.at, killed.gone + DYING_SECONDS, share)
 
 
 def strays(
