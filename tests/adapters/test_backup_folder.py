@@ -85,6 +85,17 @@ def test_a_file_that_was_replaced_while_it_was_copied_is_found_by_its_successor(
         assert "lake/2" not in new.names("lake")
 
 
+def test_two_backups_of_one_second_have_two_names(tmp_path: Path) -> None:
+    folder = BackupFolder(tmp_path / "backups")
+    names = []
+    for _ in range(3):
+        with folder.new("20261120T100000Z") as new:
+            new.seal({})
+        names.append(new.name)
+    assert names == ["20261120T100000Z", "20261120T100000Z-2", "20261120T100000Z-3"]
+    assert [one.name for one in folder.all()] == names
+
+
 def test_the_newest_stay(tmp_path: Path) -> None:
     folder = BackupFolder(tmp_path / "backups")
     for name in ("1", "2", "3"):

@@ -71,10 +71,16 @@ class Backup:
 
 
 class NewBackup:
-    """A backup while it is made; every file is in it once, as it was when it was copied first."""
+    """A backup while it is made; every file is in it once, as it was when it was copied first.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        folder: where it lies until it is finished.
+        name: what it is called then.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
+        self.name = name
         self.bytes = 0
         self._sums: dict[str, str] = {}
 
@@ -148,6 +154,8 @@ class BackupFolder:
     def new(self, name: str) -> Iterator[NewBackup]:
         """A backup that is there under its name once the block has ended without an exception.
 
+        A name that is taken, by a backup of the same second, gets a number.
+
         Raises:
             ConflictError: another backup is being made here.
         """
@@ -159,12 +167,14 @@ class BackupFolder:
                 raise ConflictError(f"another backup is being made in {self.root}; wait for it") from error
             for left in self.root.glob(f"*{_PARTIAL}"):  # of a backup that was killed
                 shutil.rmtree(left)
-            aside = self.root / f"{name}{_PARTIAL}"
+            names = (name, *(f"{name}-{number}" for number in range(2, _TRIES)))
+            path = next(self.root / free for free in names if not (self.root / free).exists())
+            aside = path.with_name(f"{path.name}{_PARTIAL}")
             aside.mkdir(mode=0o700)
             try:
-                yield NewBackup(aside)
+                yield NewBackup(aside, path.name)
                 os.sync()  # one call for thousands of files
-                aside.rename(self.root / name)
+                aside.rename(path)
                 os.sync()
             finally:
                 shutil.rmtree(aside, ignore_errors=True)

@@ -75,7 +75,6 @@ def take_backup(settings: Settings, report: Report, *, keep: int | None = None, 
             "for the containers it is `make compose-backup`"
         )
     folder, began = BackupFolder(backup_root(settings)), datetime.now(UTC)
-    name = f"{began:%Y%m%dT%H%M%SZ}"
     # A stack that is down stays down meanwhile.
     with ExitStack() as held:
         if own and not running:
@@ -83,13 +82,13 @@ def take_backup(settings: Settings, report: Report, *, keep: int | None = None, 
         held.enter_context(postgres.serving(settings))
         if missing := set(postgres.DATABASES) - set(postgres.existing_databases(settings)):
             raise StackError(f"Postgres has no database {min(missing)} to back up; start the stack once before")
-        new = held.enter_context(folder.new(name))
+        new = held.enter_context(folder.new(f"{began:%Y%m%dT%H%M%SZ}"))
         _check_room(settings, folder.root)
         manifest = _manifest(settings, began)
         _databases(settings, new, report)
         _files(settings, new, env, report)
         new.seal(manifest)
-    made = folder.find(name)
+    made = folder.find(new.name)
     for gone in folder.keep(keep) if keep else ():
         report(f"deleted {gone}, older than the newest {keep}")
     return made
