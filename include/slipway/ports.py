@@ -153,11 +153,15 @@ class Decision:
 
 @dataclass(frozen=True)
 class Readiness:
-    """Whether a slot answers its golden rows; `ready` is None when it could not be asked (a timeout)."""
+    """Whether a slot answers its golden rows; `ready` is None when it could not be asked (a timeout).
+
+    `dead`: nothing listens there, so that requests sent there have met nobody.
+    """
 
     ready: bool | None
     detail: str = ""
     identity: Mapping[str, Any] = field(default_factory=dict)
+    dead: bool = False
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ class TwinProbe:
             return Readiness(None, "no answer in time")
         here = [slot for slot in self._runtime.rows() if slot.address == address and slot.running]
         if not here:
-            return Readiness(False, "nothing listens")
+            return Readiness(False, "nothing listens", dead=True)
         if here[0].version in self.wrong:
             return Readiness(False, "golden row 0 came out wrong")
         return Readiness(True, "ready", {"version": here[0].version})

@@ -131,14 +131,14 @@ def test_with_an_unknown_runtime_traffic_moves_and_nothing_is_finished() -> None
 
 
 @pytest.mark.parametrize(
-    ("ready", "seconds", "stops"), [(False, 8, False), (False, 9, True), (True, 5.5, False), (True, 6, True)]
+    ("dead", "seconds", "stops"), [(True, 8, False), (True, 9, True), (False, 5.5, False), (False, 6, True)]
 )
 def test_a_slot_that_died_with_traffic_stays_while_requests_are_repeated(
-    ready: bool, seconds: float, stops: bool
+    dead: bool, seconds: float, stops: bool
 ) -> None:
-    evidence = {"unready_at": after(5).isoformat()}
+    evidence = {"dead_at": after(5).isoformat()}
     back = rollout(Phase.ROLLING_BACK, failure="readiness", confirmed_at=after(1), evidence=evidence)
-    action = decide(back, seen(ready=ready, active=0), after(seconds))
+    action = decide(back, seen(dead=dead, active=0), after(seconds))
     assert isinstance(action, Stop if stops else Wait)
 
 

@@ -48,7 +48,7 @@ class HttpSlotProbe:
         except httpx.TimeoutException:
             return Readiness(None, "the slot did not answer in time")
         except httpx.HTTPError as error:
-            return Readiness(False, f"the slot does not answer ({type(error).__name__})")
+            return Readiness(False, f"the slot does not answer ({type(error).__name__})", dead=True)
         if answer.status_code == httpx.codes.OK:
             told = answer.headers.get("x-model-version")
             return Readiness(True, "ready", {} if told is None else {"version": told})

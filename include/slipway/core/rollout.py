@@ -220,8 +220,8 @@ def _roll_back(rollout: Rollout, seen: Observation, now: datetime) -> Action:
 
 def _met_dead(rollout: Rollout, seen: Observation, now: datetime, moved: datetime) -> bool:
     """Whether clients' requests may still wait for a slot that died with traffic: stopped now, it would fail them."""
-    if rollout.unready_at is None:
+    if rollout.dead_at is None:
         return False
-    if seen.ready:
-        return now < rollout.unready_at + timedelta(seconds=_RETRY_SECONDS)
+    if not seen.dead:
+        return now < rollout.dead_at + timedelta(seconds=_RETRY_SECONDS)
     return now < moved + timedelta(seconds=_RETRIES_SECONDS)

@@ -54,7 +54,7 @@ PREPARING = frozenset({Phase.PACKAGED, Phase.STARTING, Phase.VERIFYING, Phase.RE
 WATCHED = frozenset({Phase.SHADOWING, Phase.SHIFTING, Phase.BAKING})
 _SILENT_SECONDS = 5.0
 # Evidence that holds beyond its phase and step.
-_LASTING = ("replay", "old_errors", "looks", "traffic_since", "traffic_until", "unready_at")
+_LASTING = ("replay", "old_errors", "looks", "traffic_since", "traffic_until", "dead_at")
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ class Rollout:
         return self.started_at + timedelta(seconds=self.policy.deadline_seconds + self._approval_seconds)
 
     @property
-    def unready_at(self) -> datetime | None:
+    def dead_at(self) -> datetime | None:
         """When the slot was last seen not to answer, once it had traffic."""
-        found = self.evidence.get("unready_at")
+        found = self.evidence.get("dead_at")
         return datetime.fromisoformat(found) if found else None
 
     @property
@@ -172,6 +172,7 @@ class Observation:
         occupied: the runtime has anything in that slot, also something that keeps crashing; None when it could not be
             asked.
         ready: the slot answers its golden rows correctly; None when it could not be asked.
+        dead: nothing listens in the slot.
         weights: what the gateway applies by slot; None when it could not be asked.
         shadow: per cent of the traffic that it mirrors to the new slot.
         active: requests that the new slot is answering.
@@ -182,6 +183,7 @@ class Observation:
     occupied: bool | None
     ready: bool | None = None
     ready_detail: str = ""
+    dead: bool = False
     weights: Mapping[SlotName, int] | None = None
     shadow: int = 0
     active: int = 0

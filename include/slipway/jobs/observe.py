@@ -52,7 +52,7 @@ def observe(parts: Parts, rollout: Rollout) -> tuple[Observation, Rollout]:
     running: bool | None = None
     if there is not None:
         running = any(slot.running and slot.version == rollout.version for slot in there)
-    asked = Readiness(False, "the slot does not run")
+    asked = Readiness(False, "the slot does not run", dead=True)
     if running and rollout.phase in _ASKS_SLOT:
         asked = _ready(parts, rollout, record)
     elif running is None and rollout.phase in (Phase.STARTING, *_ASKS_SLOT):
@@ -63,14 +63,15 @@ def observe(parts: Parts, rollout: Rollout) -> tuple[Observation, Rollout]:
         with suppress(GatewayError):
             gateway = parts.gateway.observe()
     looked = rollout.phase in WATCHED or (rollout.phase is Phase.ROLLING_BACK and rollout.confirmed_at is not None)
-    if looked and asked.ready is not True and "traffic_since" in rollout.evidence:
-        rollout = replace(rollout, evidence={**rollout.evidence, "unready_at": rollout.driven_at.isoformat()})
+    if looked and asked.dead and "traffic_since" in rollout.evidence:
+        rollout = replace(rollout, evidence={**rollout.evidence, "dead_at": rollout.driven_at.isoformat()})
     checks, rollout = _checks(parts, rollout, asked, gateway)
     seen = Observation(
         running=running,
         occupied=None if there is None else bool(there),
         ready=asked.ready,
         ready_detail=asked.detail,
+        dead=asked.dead,
         weights=None if gateway is None else dict(gateway.weights.get(rollout.model, {})),
         shadow=0 if gateway is None else gateway.shadows.get(rollout.model, {}).get(rollout.slot, 0),
         active=0 if gateway is None else gateway.of(rollout.model, rollout.slot).active,
