@@ -81,7 +81,7 @@ def answer(ti: Any) -> dict[str, Any] | None:
     person = given.get("responded_by_user") or {}
     return {
         "rollout_id": reached["rollout"],
-        "asked_at": reached["asked_at"],
+        "asked_at": reached.get("asked_at", ""),  # a run of a former release has none
         "approved": given["chosen_options"] == ["Approve"],
         "actor": person.get("name") or person.get("id") or "airflow",
         "reason": "answered in Airflow" if person else "nobody answered in time",

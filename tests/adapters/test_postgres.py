@@ -113,7 +113,11 @@ def test_a_driver_that_lost_its_lock_does_not_wake_up_what_has_ended(store: Post
     made = rollout()
     begin(store, made)
     store.end(made, Phase.ABORTED, NOW)
-    for late in (store.save, lambda old: store.go_live(old, alias_moved=True, now=NOW)):
+
+    def shift(old: Rollout) -> None:
+        store.shift(old, {"green": 100}, NOW)
+
+    for late in (store.save, shift, lambda old: store.go_live(old, alias_moved=True, now=NOW)):
         with pytest.raises(ConflictError, match="has ended meanwhile"):
             late(made)
     assert store.rollout(made.id).phase is Phase.ABORTED

@@ -107,6 +107,7 @@ class TwinGateway:
     def __init__(self, folder: Path | None = None) -> None:
         self._state = _State(folder / "gateway.json" if folder else None)
         self.down = False
+        self.uptime_seconds: float | None = None
         self.deaf = False  # answers, but does not take new routes
         self.stats: dict[str, BackendStats] = {}
         self.published: list[dict[str, dict[str, int]]] = []
@@ -134,7 +135,7 @@ class TwinGateway:
         state = self._state.read()
         weights = state.get("weights", {})
         version, shadows = str(state.get("version", {}).get("is", "")), state.get("shadows", {})
-        return GatewayState(version, weights, dict(self.stats), shadows=shadows)  # type: ignore[arg-type]
+        return GatewayState(version, weights, dict(self.stats), shadows, self.uptime_seconds)  # type: ignore[arg-type]
 
     def weights(self, model: str) -> dict[str, int]:
         return dict(self._state.read().get("weights", {}).get(model, {}))  # type: ignore[call-overload]

@@ -111,7 +111,7 @@ def test_a_step_is_watched_for_its_time_and_then_left() -> None:
     [
         (False, 1, Go(Phase.ROLLING_BACK, failure="readiness: gone")),
         (None, 1, Wait("the slot has to answer before it gets traffic: gone")),
-        (None, 100, Go(Phase.ROLLING_BACK, failure="readiness at the deadline: gone")),
+        (None, 30, Go(Phase.ROLLING_BACK, failure="readiness: gone")),
     ],
 )
 @pytest.mark.parametrize("phase", [Phase.SHIFTING, Phase.BAKING])

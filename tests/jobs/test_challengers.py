@@ -23,7 +23,6 @@ BAD = {
     "slow": (Behaviour(latency=0.02), "latency_p50"),
     "slower_than_the_last_bucket": (Behaviour(latency=5.0), "latency_p50"),
     "raises_on_1_per_cent": (Behaviour(fails=0.01), "error_rate"),
-    "refuses_rows": (Behaviour(refuses=0.05), "refusals"),
     "crashes_after_30_s": (Behaviour(lives_seconds=30), "readiness"),
     "shifted_predictions": (Behaviour(shares=(0.05, 0.3, 0.65)), "divergence"),
     "wrong_on_labels": (Behaviour(right=0.7), "quality"),
@@ -83,17 +82,25 @@ def test_errors_that_a_former_version_left_in_the_slots_counters_excuse_nothing(
     assert (ended.phase, (ended.failure or "").partition(":")[0]) == (Phase.ROLLED_BACK, "error_rate")
 
 
-@pytest.mark.parametrize(("restarted", "phase"), [(False, Phase.LIVE), (True, Phase.ROLLED_BACK)])
-def test_what_the_champion_itself_failed_counts_as_long_as_it_is_known(
-    world: World, restarted: bool, phase: Phase
-) -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_the_champion_itself_failed_counts_also_after_the_gateways_restart(world: World, restarted: bool) -> None:
     world.gateway.stats["iris_blue"] = BackendStats(500_000, 5)
     simulated = traffic(world, 0, Behaviour(fails=0.02))
     simulated.versions = {**simulated.versions, "1": Behaviour(fails=0.02)}
     simulated.pass_time(60)
     if restarted:
         world.gateway.stats["iris_blue"] = BackendStats(2000, 40)
-    assert simulated.drive(world.begin("2", AT_ONCE)).phase is phase
+    assert simulated.drive(world.begin("2", AT_ONCE)).phase is Phase.LIVE
+
+
+def test_counters_of_two_lives_of_the_gateway_are_not_mixed(world: World) -> None:
+    world.gateway.stats["iris_blue"] = BackendStats(500_000, 5)
+    simulated = traffic(world, 0, Behaviour(fails=0.06))
+    world.clock.sleep(1000)
+    world.gateway.uptime_seconds = 10.0
+    world.gateway.stats["iris_blue"] = BackendStats(600_000, 12_000)  # 2 %, and not 12 % of what came since
+    ended = simulated.drive(world.begin("2", AT_ONCE))
+    assert (ended.phase, (ended.failure or "").partition(":")[0]) == (Phase.ROLLED_BACK, "error_rate")
 
 
 def test_a_policy_that_is_refused_as_it_waits_in_vain_for_labels_never_promotes(world: World) -> None:

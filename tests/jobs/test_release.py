@@ -131,6 +131,7 @@ def test_what_is_not_known_never_promotes(world: World, blind: str) -> None:
     policy = CANARY.model_copy(update={"min_requests": 100 if blind == "too few requests" else 0})
     world.begin("2", policy)
     world.until(Phase.SHIFTING)
+    world.releases.advance("iris")
     world.probe.silent = blind == "the slot cannot be asked"
     ended = world.finish(world.parts.store.active("iris") or pytest.fail("no rollout"))
     assert ended.phase is Phase.ROLLED_BACK

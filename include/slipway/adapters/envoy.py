@@ -40,6 +40,7 @@ _STATS = {
     "active": "upstream_rq_active",
     "refused": "upstream_rq_4xx",
 }
+_UPTIME = "server.uptime"
 
 
 def _discovery(resources: Sequence[dict[str, Any]]) -> tuple[str, str]:
@@ -197,7 +198,7 @@ class EnvoyGateway:
         """
         try:
             version, table = self._routes()
-            stats = self._stats()
+            stats, uptime_seconds = self._stats()
         except httpx.HTTPError as error:
             raise GatewayError(
                 f"Envoy's admin port does not answer ({type(error).__name__}); is it running?"
@@ -208,6 +209,7 @@ class EnvoyGateway:
             weights={model: _weights(action) for model, action in routes.items()},
             stats=stats,
             shadows={model: shares for model, action in routes.items() if (shares := _shadows(action))},
+            uptime_seconds=uptime_seconds,
         )
 
     def close(self) -> None:
@@ -276,17 +278,22 @@ class EnvoyGateway:
             for status in statuses
         }
 
-    def _stats(self) -> dict[str, BackendStats]:
-        pattern = rf"^cluster\.[^.]+\.({'|'.join(_STATS.values())})$"
+    def _stats(self) -> tuple[dict[str, BackendStats], float | None]:
+        """Every slot's counters, and how long Envoy has been counting in seconds."""
+        pattern = rf"^cluster\.[^.]+\.({'|'.join(_STATS.values())})$|^{_UPTIME}$"
         counters: dict[str, dict[str, int]] = {}
+        uptime_seconds = None
         for stat in self._get("/stats", format="json", filter=pattern).get("stats", []):
-            if "name" in stat:
+            if stat.get("name") == _UPTIME:
+                uptime_seconds = float(stat["value"])
+            elif "name" in stat:
                 _, cluster, name = stat["name"].split(".")
                 counters.setdefault(cluster, {})[name] = int(stat["value"])
-        return {
+        found = {
             cluster: BackendStats(**{name: values.get(stat, 0) for name, stat in _STATS.items()})
             for cluster, values in counters.items()
         }
+        return found, uptime_seconds
 
 
 def _predict_routes(table: dict[str, Any]) -> dict[str, dict[str, Any]]:

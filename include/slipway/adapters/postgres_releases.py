@@ -45,6 +45,10 @@ def _from_row(row: Row[Any]) -> Rollout:
     return Rollout(**values)
 
 
+def _ended(rollout: Rollout) -> ConflictError:
+    return ConflictError(f"the rollout of {rollout.model} version {rollout.version} has ended meanwhile")
+
+
 class PostgresReleaseStore(PostgresFleet):
     """Implements the `ReleaseStore` that the release jobs ask for: the fleet, and its rollouts."""
 
@@ -165,6 +169,9 @@ class PostgresReleaseStore(PostgresFleet):
             counters: the slots' requests and errors now, from which the sides' results are counted.
         """
         with self._database.begin() as connection:
+            still = select(rollouts.c.id).where(rollouts.c.id == rollout.id, rollouts.c.finished_at.is_(None))
+            if connection.execute(still.with_for_update()).first() is None:
+                raise _ended(rollout)
             self._want(connection, rollout.model, weights, now, rollout.slot, shadow_percent)
             if self._are_news(connection, rollout.model, weights):
                 detail = {"weights": dict(weights), "phase": rollout.phase.value, "counters": dict(counters or {})}
@@ -232,7 +239,7 @@ class PostgresReleaseStore(PostgresFleet):
         row = {key: value for key, value in _to_row(rollout).items() if key not in _NOT_SAVED}
         still = update(rollouts).where(rollouts.c.id == rollout.id, rollouts.c.finished_at.is_(None))
         if connection.execute(still.values(**row).returning(rollouts.c.id)).first() is None:
-            raise ConflictError(f"the rollout of {rollout.model} version {rollout.version} has ended meanwhile")
+            raise _ended(rollout)
 
     @staticmethod
     def _write(connection: Connection, rollout: Rollout, event: str, now: datetime, detail: Mapping[str, Any]) -> None:

@@ -139,9 +139,9 @@ def _watch(rollout: Rollout, seen: Observation, now: datetime) -> Action:
     if rollout.confirmed_at is None and rollout.slot in target_weights(rollout) and not seen.ready:
         # No step begins with a slot that does not answer: checks know of it only once it has traffic.
         detail = seen.ready_detail or "no answer"
-        if seen.ready is None and not late:
+        if seen.ready is None and now < rollout.phase_since + timedelta(seconds=_SHIFT_SECONDS):
             return Wait(f"the slot has to answer before it gets traffic: {detail}")
-        return Go(Phase.ROLLING_BACK, failure=f"readiness{' at the deadline' if seen.ready is None else ''}: {detail}")
+        return Go(Phase.ROLLING_BACK, failure=f"readiness: {detail}")
     if not _in_force(rollout, seen):
         # A step that an operator asked for after the deadline still gets its time.
         if late and not rollout.asked and now >= rollout.phase_since + timedelta(seconds=_SHIFT_SECONDS):

@@ -92,13 +92,15 @@ class BackendStats:
 class GatewayState:
     """What the gateway says about itself: the version of its routes, the weights it applies, and counters.
 
-    `shadows` are the per cent that it mirrors, by model and slot.
+    `shadows` are the per cent that it mirrors, by model and slot. The counters begin at its start, `uptime_seconds` ago
+    (None when it does not say).
     """
 
     version: str
     weights: Mapping[str, Mapping[SlotName, int]] = field(default_factory=dict)
     stats: Mapping[str, BackendStats] = field(default_factory=dict)
     shadows: Mapping[str, Mapping[SlotName, int]] = field(default_factory=dict)
+    uptime_seconds: float | None = None
 
     def of(self, model: str, slot: str) -> BackendStats:
         """Counters of one slot; zeros for a slot that the gateway does not know."""

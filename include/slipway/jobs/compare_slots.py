@@ -43,28 +43,34 @@ def baseline_of(parts: Parts, rollout: Rollout, gateway: GatewayState) -> dict[s
         if slot is not None:
             values["gateway"][side] = gateway.of(rollout.model, slot).counted
     if rollout.previous_slot is not None:
-        values["formerly"] = _own_traffic(parts, rollout, rollout.previous_slot, values["gateway"]["old"])
+        values["formerly"] = _own_traffic(parts, rollout, gateway, rollout.previous_slot)
     if _wants_metrics(rollout):
         values |= {side: metrics.as_dict() for side, metrics in _read(parts, rollout)[0].items()}
     return values
 
 
-def _own_traffic(parts: Parts, rollout: Rollout, slot: SlotName, now: Mapping[str, int]) -> dict[str, int]:
+def _own_traffic(parts: Parts, rollout: Rollout, gateway: GatewayState, slot: SlotName) -> dict[str, int]:
     """What the old slot counted since the version in it got its traffic; nothing where that is not known.
 
-    The gateway's counters belong to the slot: what former versions left in them says nothing about this one.
+    The gateway's counters belong to the slot: what former versions left in them says nothing about this one. When the
+    gateway was started after that, all that it has counted is this version's.
     """
-    began: Mapping[str, int] = {}
+    now, since = gateway.of(rollout.model, slot).counted, None
     for row in parts.ledger.history(rollout.model, 200):
         if row.event != "traffic" or row.rollout_id == rollout.id:
             continue
         if not row.detail["weights"].get(slot):
             break
-        counters = (row.detail.get("counters") or {}).get(slot, {})
-        began = counters if counters.keys() == now.keys() else began
-    if not began or any(now[name] < began[name] for name in now):  # or the gateway was restarted since
+        since = row
+    if since is None:
         return {}
-    return {name: now[name] - began[name] for name in now}
+    up = gateway.uptime_seconds
+    if up is not None and up < (parts.clock.now() - since.at).total_seconds():
+        return now
+    began = (since.detail.get("counters") or {}).get(slot, {})
+    if began.keys() != now.keys():
+        return {}
+    return {name: now[name] - began[name] for name in now} if all(now[name] >= began[name] for name in now) else now
 
 
 def _wants_metrics(rollout: Rollout) -> bool:
@@ -118,7 +124,11 @@ def shadow_checks(rollout: Rollout, slots: SlotCounts) -> tuple[Check, ...]:
 
 
 def _refusals(rollout: Rollout, new: tuple[int, int], old: SlotMetrics) -> list[Check]:
-    """Requests (asked, refused) that the new version does not take, beside those of the old one."""
+    """Requests (asked, refused) that the new version does not take, beside those of the old one.
+
+    Only where they are mirrored: with traffic of their own, a client that is pinned to one side and makes mistakes
+    would fail a version for it.
+    """
     policy = rollout.policy
     both = new, (old.requests + old.refused, old.refused)
     found = refusals(*both, limit=policy.max_error_rate, alpha=policy.checks.alpha, least=policy.min_requests)
@@ -128,7 +138,7 @@ def _refusals(rollout: Rollout, new: tuple[int, int], old: SlotMetrics) -> list[
 def traffic_checks(
     rollout: Rollout, slots: SlotCounts, gateway: GatewayState | None
 ) -> tuple[tuple[Check, ...], Rollout]:
-    """Errors, refusals, latency and saturation of the new slot in its part of the traffic."""
+    """Errors, latency and saturation of the new slot in its part of the traffic."""
     if gateway is None:
         return (Check("error_rate", Verdict.ERROR, "the gateway does not answer"),), rollout
     errors, rollout = _errors(rollout, gateway)
@@ -167,7 +177,7 @@ def _since(rollout: Rollout, side: str, slot: SlotName, gateway: GatewayState) -
     before: Mapping[str, int] = rollout.baseline.get("gateway", {}).get(side, {})
     if stats.requests < before.get("requests", 0):
         before = {}  # the gateway was restarted and counts from zero
-    refused = stats.refused - before.get("refused", 0)
+    refused = stats.refused - before.get("refused", stats.refused if before else 0)  # a former release's has none
     return max(0, stats.requests - before.get("requests", 0) - refused), stats.errors - before.get("errors", 0)
 
 
@@ -187,7 +197,6 @@ def _slot_checks(rollout: Rollout, slots: SlotCounts) -> list[Check]:
             if ratio is not None:
                 args = {"share": share, "ratio": ratio, "policy": checks, "least": least}
                 found.append(latency(name, slots.new, slots.old, **args))  # type: ignore[arg-type]
-        found += _refusals(rollout, (slots.new.requests + slots.new.refused, slots.new.refused), slots.old)
     if checks.max_rejected_share is not None:
         limit = checks.max_rejected_share
         found.append(saturation(slots.new, slots.old, limit=limit, alpha=checks.alpha, least=least))

@@ -63,7 +63,8 @@ def observe(parts: Parts, rollout: Rollout) -> tuple[Observation, Rollout]:
         with suppress(GatewayError):
             gateway = parts.gateway.observe()
     looked = rollout.phase in WATCHED or (rollout.phase is Phase.ROLLING_BACK and rollout.confirmed_at is not None)
-    if looked and asked.dead and "traffic_since" in rollout.evidence:
+    weighted = gateway is not None and gateway.weights.get(rollout.model, {}).get(rollout.slot)
+    if looked and asked.dead and (weighted or "traffic_since" in rollout.evidence):
         rollout = replace(rollout, evidence={**rollout.evidence, "dead_at": rollout.driven_at.isoformat()})
     checks, rollout = _checks(parts, rollout, asked, gateway)
     seen = Observation(

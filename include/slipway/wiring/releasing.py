@@ -104,7 +104,7 @@ class Releasing(Adapters):
         asked = rollout.approval_asked_at
         if not awaits_approval(rollout) or asked is None:
             log.info("the rollout of %s version %s waits for no answer: %s", model, rollout.version, rollout.phase)
-        elif asked != datetime.fromisoformat(asked_at):
+        elif asked_at and asked != datetime.fromisoformat(asked_at):
             log.warning("the rollout of %s version %s asks another question by now", model, rollout.version)
         elif approved:
             self.approve(model, actor=actor, reason=reason)
