@@ -291,8 +291,9 @@ def test_a_rollback_needs_neither_airflow_nor_mlflow(stack: Stack) -> None:
         try:
             for part in stopped:
                 supervisor.stop(part)
-            up = {*stopped}
-            wait_until(lambda: not up & {one.name for one in supervisor.states() if one.up}, 90, "them to be stopped")
+            # What is still stopping could not be started again below.
+            states = lambda: {one.state for one in supervisor.states() if one.name in stopped}  # noqa: E731
+            wait_until(lambda: states() == {"STOPPED"}, 90, "them to be stopped")
             brought_back("2", load)  # warm since the test before
             assert slipway.releases.status("iris")[0].alias_pending, "MLflow was told although it is stopped"
             cold(stack, slipway)
