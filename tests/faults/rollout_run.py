@@ -17,10 +17,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from faults.judging import TAKE_OVER_SECONDS, Before, Round, Story, broken, judge_clients
+from faults.judging import TAKE_OVER_SECONDS, Before, Round, Story, judge_clients
 from faults.results import RESULTS, begin, load_results, update_result
 from faults.swaps import swaps
-from faults.upkeep import UPKEEP, play_upkeep
+from faults.upkeep import UPKEEP, conclude, play_upkeep
 from faults.whole_stack import HOME, ROW, FaultStack, until
 from loop.open_load import OpenLoad
 from slipway.core.rollout_record import Rollout
@@ -142,11 +142,7 @@ def play(stack: FaultStack, cell: str, number: int) -> tuple[Round, Story]:
         ended = until(lambda: (found := stack.slipway.store.rollout(rollout.id)).ended and found, 200, "the end")
         outcome.ended = str(ended.phase)
         outcome.problems += [text for text in [driver.end()] if text]
-        stack.settle()
-        story.live, story.settled = releases.live("iris").version, time.time()
-        time.sleep(1.0)
-        outcome.problems += broken(releases, before, ended)
-        outcome.problems += [f"orphan: {line}" for line in stack.orphans()]
+        conclude(stack, outcome, story, before, ended)
     except TimeoutError as error:
         outcome.problems.append(str(error))
     finally:

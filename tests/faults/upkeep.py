@@ -7,9 +7,10 @@ from datetime import timedelta
 
 from faults.judging import MODEL, Before, Round, Story, broken
 from faults.whole_stack import FaultStack, until
+from slipway.core.rollout_record import Rollout
 from slipway.jobs.release import CHAMPION
 
-__all__ = ["UPKEEP", "play_upkeep"]
+__all__ = ["UPKEEP", "conclude", "play_upkeep"]
 
 
 def _let_the_warm_slot_go(stack: FaultStack) -> None:
@@ -33,6 +34,15 @@ def _versions_held(stack: FaultStack) -> int:
 UPKEEP = {"taken_down": _let_the_warm_slot_go, "realiased": _move_the_alias_away}
 
 
+def conclude(stack: FaultStack, outcome: Round, story: Story, before: Before, rollout: Rollout | None) -> None:
+    """Wait until all agrees, let clients see that for a second, and look for what a round must not leave."""
+    stack.settle()
+    story.live, story.settled = stack.slipway.releases.live(MODEL).version, time.time()
+    time.sleep(1.0)
+    outcome.problems += broken(stack.slipway.releases, before, rollout)
+    outcome.problems += [f"orphan: {line}" for line in stack.orphans()]
+
+
 def play_upkeep(stack: FaultStack, cell: str, point: str, other_version: str) -> tuple[Round, Story]:
     """One round of `keeper after POINT`: provoke the act, and see that the next keeper finishes it."""
     releases, outcome = stack.slipway.releases, Round(cell, ended="kept")
@@ -41,7 +51,6 @@ def play_upkeep(stack: FaultStack, cell: str, point: str, other_version: str) ->
         stack.settle()
     story = Story(began=time.time())
     before = Before.look(releases, releases.parts.clock.now())
-    story.live = before.live
     order = f"keeper@{point}"
     try:
         stack.order(order, "kill")
@@ -49,11 +58,7 @@ def play_upkeep(stack: FaultStack, cell: str, point: str, other_version: str) ->
         until(lambda: stack.hit(order), 60, f"the keeper to come to {point}")
         if point == "taken_down":  # for the survey a slot on its way out is no difference
             until(lambda: _versions_held(stack) == 1, 60, "the slot that nobody needs to be empty")
-        stack.settle()
-        story.settled = time.time()
-        time.sleep(1.0)
-        outcome.problems += broken(releases, before, None)
-        outcome.problems += [f"orphan: {line}" for line in stack.orphans()]
+        conclude(stack, outcome, story, before, None)
     except TimeoutError as error:
         outcome.problems.append(str(error))
     finally:

@@ -282,6 +282,9 @@ def test_a_rollback_needs_neither_airflow_nor_mlflow(stack: Stack) -> None:
     slipway, supervisor = Wiring(stack.settings()), Supervisor(stack.settings())
     stopped = (*AIRFLOW, "mlflow")
 
+    def are_stopped() -> bool:
+        return {one.state for one in supervisor.states() if one.name in stopped} == {"STOPPED"}
+
     def brought_back(version: str, load: OpenLoad) -> None:
         stack.cli("rollback", "iris", "--to", version)
         wait_until(lambda: load.replies[-1].version == version, 20, f"version {version} to answer")
@@ -292,8 +295,7 @@ def test_a_rollback_needs_neither_airflow_nor_mlflow(stack: Stack) -> None:
             for part in stopped:
                 supervisor.stop(part)
             # What is still stopping could not be started again below.
-            states = lambda: {one.state for one in supervisor.states() if one.name in stopped}  # noqa: E731
-            wait_until(lambda: states() == {"STOPPED"}, 90, "them to be stopped")
+            wait_until(are_stopped, 90, "them to be stopped")
             brought_back("2", load)  # warm since the test before
             assert slipway.releases.status("iris")[0].alias_pending, "MLflow was told although it is stopped"
             cold(stack, slipway)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -167,8 +168,8 @@ class BackupFolder:
                 raise ConflictError(f"another backup is being made in {self.root}; wait for it") from error
             for left in self.root.glob(f"*{_PARTIAL}"):  # of a backup that was killed
                 shutil.rmtree(left)
-            names = (name, *(f"{name}-{number}" for number in range(2, _TRIES)))
-            path = next(self.root / free for free in names if not (self.root / free).exists())
+            paths = (self.root / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+            path = next(path for path in paths if not path.exists())
             aside = path.with_name(f"{path.name}{_PARTIAL}")
             aside.mkdir(mode=0o700)
             try:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from slipway.adapters.postgres_fleet import PostgresFleet, read_package
@@ -43,6 +43,10 @@ def _from_row(row: Row[Any]) -> Rollout:
     values["policy"] = RolloutPolicy.model_validate(values["policy"])
     values["checks"] = tuple(Check(**{**c, "verdict": Verdict(c["verdict"])}) for c in values["checks"])
     return Rollout(**values)
+
+
+def _still_runs(rollout: Rollout) -> tuple[ColumnElement[bool], ...]:
+    return rollouts.c.id == rollout.id, rollouts.c.finished_at.is_(None)
 
 
 def _ended(rollout: Rollout) -> ConflictError:
@@ -118,7 +122,7 @@ class PostgresReleaseStore(PostgresFleet):
 
         False when the rollout has ended, or is to be ended already and `promote` comes too late.
         """
-        statement = update(rollouts).where(rollouts.c.id == rollout.id, rollouts.c.finished_at.is_(None))
+        statement = update(rollouts).where(*_still_runs(rollout))
         if command == "promote":
             statement = statement.where(func.coalesce(rollouts.c.command, command) == command)
         with self._database.begin() as connection:
@@ -141,9 +145,7 @@ class PostgresReleaseStore(PostgresFleet):
     def approve(self, rollout: Rollout, *, actor: str, reason: str, now: datetime) -> bool:
         """Keep a person's approval for the next decision; False when the rollout has ended or asks something else."""
         statement = update(rollouts).where(
-            rollouts.c.id == rollout.id,
-            rollouts.c.finished_at.is_(None),
-            rollouts.c.approval_asked_at == rollout.approval_asked_at,
+            *_still_runs(rollout), rollouts.c.approval_asked_at == rollout.approval_asked_at
         )
         with self._database.begin() as connection:
             if connection.execute(statement.values(approved_at=now).returning(rollouts.c.id)).first() is None:
@@ -169,7 +171,7 @@ class PostgresReleaseStore(PostgresFleet):
             counters: the slots' requests and errors now, from which the sides' results are counted.
         """
         with self._database.begin() as connection:
-            still = select(rollouts.c.id).where(rollouts.c.id == rollout.id, rollouts.c.finished_at.is_(None))
+            still = select(rollouts.c.id).where(*_still_runs(rollout))
             if connection.execute(still.with_for_update()).first() is None:
                 raise _ended(rollout)
             self._want(connection, rollout.model, weights, now, rollout.slot, shadow_percent)
@@ -237,7 +239,7 @@ class PostgresReleaseStore(PostgresFleet):
     def _save(connection: Connection, rollout: Rollout) -> None:
         """Raises ConflictError when it has ended: a driver that lost its lock with Postgres must not wake it up."""
         row = {key: value for key, value in _to_row(rollout).items() if key not in _NOT_SAVED}
-        still = update(rollouts).where(rollouts.c.id == rollout.id, rollouts.c.finished_at.is_(None))
+        still = update(rollouts).where(*_still_runs(rollout))
         if connection.execute(still.values(**row).returning(rollouts.c.id)).first() is None:
             raise _ended(rollout)
 
