@@ -182,14 +182,17 @@ def test_a_dead_slot_is_503_without_internals(
     assert "upstream" not in str(answer)
 
 
-def test_a_slot_that_restarts_within_seconds_costs_no_request(real: RealEnvoy, gateway: EnvoyGateway) -> None:
+@pytest.mark.parametrize("away_seconds", [1.0, 10.0])
+def test_a_slot_that_restarts_within_seconds_costs_no_request(
+    real: RealEnvoy, gateway: EnvoyGateway, away_seconds: float
+) -> None:
     server = Server("first")
     put(gateway, Route("iris", (Backend("blue", server.port, 100),)))
     server.close()
     import threading
 
     again: list[Server] = []
-    timer = threading.Timer(1.0, lambda: again.append(Server("second", server.port)))
+    timer = threading.Timer(away_seconds, lambda: again.append(Server("second", server.port)))
     timer.start()
     try:
         assert httpx.post(real.uri + "/predict/iris", json={}, timeout=40).headers["x-slot"] == "second"

@@ -131,7 +131,7 @@ def test_with_an_unknown_runtime_traffic_moves_and_nothing_is_finished() -> None
 
 
 @pytest.mark.parametrize(
-    ("dead", "seconds", "stops"), [(True, 8, False), (True, 9, True), (False, 5.5, False), (False, 6, True)]
+    ("dead", "seconds", "stops"), [(True, 20, False), (True, 21, True), (False, 5.5, False), (False, 6, True)]
 )
 def test_a_slot_that_died_with_traffic_stays_while_requests_are_repeated(
     dead: bool, seconds: float, stops: bool

@@ -59,15 +59,15 @@ _SHADOW_HEADER = "x-slipway-shadow"
 _LIVE_ROUTES = ("/health/", "/metrics/")
 _REQUEST_TIMEOUT = "30s"
 _UPSTREAM_IDLE = "30s"  # shorter than a bento's keep-alive, so that Envoy never writes on a connection that closes
-# Only failures before anything was sent are retried, so a POST is safe; the back-off adds up to about as long as
-# a killed bento needs to come back, so its callers wait instead of failing.
+# Only failures before anything was sent are retried, so a POST is safe. The pauses, each drawn from 0 to its interval,
+# add up to 15 s: a killed bento needs less to come back on a busy machine too, so its callers wait instead of failing.
 _RETRY = {
     "retry_on": "connect-failure,refused-stream,reset-before-request",
-    "num_retries": 25,
+    "num_retries": 60,
     "retry_back_off": {"base_interval": "0.1s", "max_interval": "0.5s"},
 }
 _RESOLVE_AGAIN = "0.5s"
-_LIMITS = {"max_connections": 1024, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": 2048}
+_LIMITS = {"max_connections": 1024, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": 4096}
 # Envoy's own defaults would let one connection hold a gigabyte.
 _HTTP2 = {
     "max_concurrent_streams": 128,

@@ -36,7 +36,7 @@ __all__ = ["decide", "mirrors", "target_shadow", "target_weights"]
 
 _SHIFT_SECONDS = 30.0
 # How long the gateway repeats a request that no slot has taken, and the longest pause between two attempts; with margin
-_RETRIES_SECONDS = 8.0
+_RETRIES_SECONDS = 20.0
 _RETRY_SECONDS = 1.0
 ABORTED_BY_OPERATOR = "aborted by an operator"
 REJECTED = "approval: rejected by an operator"
