@@ -10,8 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from slipway.adapters import log_files
+from slipway.adapters.files import FileStore
 from slipway.adapters.lake import ParquetLake
 from slipway.errors import ArtefactError, DataError, NotFoundError
 
@@ -97,6 +101,64 @@ def test_the_window_is_half_open_and_crosses_dates(lake: ParquetLake) -> None:
     assert lake.count_predictions("iris", DAY, DAY + timedelta(days=1)) == 2
     assert lake.count_predictions("iris", DAY - timedelta(days=1), DAY + timedelta(days=2)) == 4
     assert lake.count_predictions("iris", DAY, DAY) == 0
+
+
+@pytest.fixture
+def queried(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The names of the files of each query."""
+    seen: list[list[str]] = []
+    query = FileStore.query
+
+    def spy(self: FileStore, text: str, paths: Any, *more: Any, **named: Any) -> Any:
+        seen.append([path.rsplit("/", 1)[-1].removesuffix(".parquet") for path in paths])
+        return query(self, text, paths, *more, **named)
+
+    monkeypatch.setattr(FileStore, "query", spy)
+    return seen
+
+
+def test_only_files_with_rows_of_the_window_are_opened(lake: ParquetLake, queried: list[list[str]]) -> None:
+    minute, last = timedelta(minutes=1), DAY + timedelta(days=1) - timedelta(microseconds=1)
+    log(lake, "a", DAY, DAY + minute)
+    log(lake, "b", DAY + minute, DAY + 2 * minute)
+    log(lake, "20261120T000000.0-1-c", last)  # a name says when a file was begun, not what is in it
+    log(lake, "d", last + timedelta(microseconds=1))
+    for start, end, names in (
+        (DAY + minute, DAY + 2 * minute, ["a", "b"]),
+        (DAY + minute + timedelta(microseconds=1), DAY + 3 * minute, ["b"]),
+        (DAY, DAY + minute, ["a"]),
+        (last, last + minute, ["20261120T000000.0-1-c", "d"]),
+        (DAY - minute, DAY + timedelta(days=2), ["20261120T000000.0-1-c", "a", "b", "d"]),
+    ):
+        assert lake.count_predictions("iris", start, end) > 0
+        assert queried.pop() == names
+    log(lake, "e", DAY + 3 * minute)
+    assert lake.count_predictions("iris", DAY + 2 * minute, DAY + 4 * minute) == 2
+    assert lake.predictions("iris", DAY + 5 * minute, DAY + 6 * minute).empty
+    assert queried == [["b", "e"]]
+
+
+def test_files_that_do_not_say_their_times_are_always_opened(tmp_path: Path, queried: list[list[str]]) -> None:
+    lake = ParquetLake(str(tmp_path))
+    log(lake, "a", DAY)
+    file = tmp_path / "predictions" / "model=iris" / "date=2026-11-20" / "a.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table, file.with_name("b.parquet"), write_statistics=False)
+    pq.write_table(table.slice(0, 0), file.with_name("c.parquet"))
+    coarse = table.set_column(2, "ts", table["ts"].cast(pa.timestamp("ms", "UTC")))
+    pq.write_table(coarse, file.with_name("d.parquet"))
+    assert lake.count_predictions("iris", DAY, DAY + timedelta(seconds=1)) == 3
+    assert lake.count_predictions("iris", DAY + timedelta(hours=1), DAY + timedelta(hours=2)) == 0
+    assert queried == [["a", "b", "c", "d"], ["b", "c", "d"]]
+
+
+def test_the_times_of_more_files_than_are_remembered(lake: ParquetLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_files, "_MOST_SPANS", 2)
+    for number in range(4):
+        log(lake, str(number), DAY + timedelta(minutes=number))
+    for number in range(4):
+        start = DAY + timedelta(minutes=number)
+        assert lake.predictions("iris", start, start + timedelta(minutes=1))["ts"].tolist() == [start]
 
 
 def test_shadow_rows_are_apart(lake: ParquetLake) -> None:

@@ -235,8 +235,9 @@ class ParquetLake:
         files: list[str] = []
         for folder in self._files.list(f"{kind}/model={model}"):
             match = _DATE.search(folder)
-            if match and first <= date.fromisoformat(match[1]) <= last:
-                files += self._log_store.visible(folder)
+            if match and first <= (day := date.fromisoformat(match[1])) <= last:
+                whole = first < day < last
+                files += self._log_store.visible(folder) if whole else self._log_store.touching(folder, start, end)
         return sorted(files)
 
     def _empty_predictions(self, model: str) -> pa.Table:
