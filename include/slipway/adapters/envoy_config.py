@@ -30,7 +30,7 @@ from slipway.adapters.envoy_shapes import file_source as _file_source
 from slipway.adapters.envoy_shapes import header as _header
 from slipway.adapters.envoy_shapes import typed as _typed
 from slipway.core.edge import Edge
-from slipway.core.routes import Backend, Route, cluster_name
+from slipway.core.routes import LONGEST_PAUSE_SECONDS, REPEATED_SECONDS, Backend, Route, cluster_name
 
 __all__ = [
     "CERTIFICATE_FILE",
@@ -59,12 +59,11 @@ _SHADOW_HEADER = "x-slipway-shadow"
 _LIVE_ROUTES = ("/health/", "/metrics/")
 _REQUEST_TIMEOUT = "30s"
 _UPSTREAM_IDLE = "30s"  # shorter than a bento's keep-alive, so that Envoy never writes on a connection that closes
-# Only failures before anything was sent are retried, so a POST is safe. The pauses, each drawn from 0 to its interval,
-# add up to 15 s: a killed bento needs less to come back on a busy machine too, so its callers wait instead of failing.
+# Only failures before anything was sent are retried, so a POST is safe. Each pause is drawn from 0 to its interval.
 _RETRY = {
     "retry_on": "connect-failure,refused-stream,reset-before-request",
-    "num_retries": 60,
-    "retry_back_off": {"base_interval": "0.1s", "max_interval": "0.5s"},
+    "num_retries": round(REPEATED_SECONDS / (LONGEST_PAUSE_SECONDS / 2)),
+    "retry_back_off": {"base_interval": "0.1s", "max_interval": f"{LONGEST_PAUSE_SECONDS}s"},
 }
 _RESOLVE_AGAIN = "0.5s"
 _LIMITS = {"max_connections": 1024, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": 4096}

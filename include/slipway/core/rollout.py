@@ -29,15 +29,15 @@ from slipway.core.rollout_record import (
     Stop,
     Wait,
 )
-from slipway.core.routes import SlotName
+from slipway.core.routes import LONGEST_PAUSE_SECONDS, REPEATED_SECONDS, SlotName
 from slipway.core.verdict import Verdict
 
 __all__ = ["decide", "mirrors", "target_shadow", "target_weights"]
 
 _SHIFT_SECONDS = 30.0
-# How long the gateway repeats a request that no slot has taken, and the longest pause between two attempts; with margin
-_RETRIES_SECONDS = 20.0
-_RETRY_SECONDS = 1.0
+# With margin, since the pauses are drawn.
+_RETRIES_SECONDS = REPEATED_SECONDS + 5.0
+_RETRY_SECONDS = LONGEST_PAUSE_SECONDS + 0.5
 ABORTED_BY_OPERATOR = "aborted by an operator"
 REJECTED = "approval: rejected by an operator"
 _OPERATORS = {"abort": ABORTED_BY_OPERATOR, "reject": REJECTED}

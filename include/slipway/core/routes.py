@@ -13,6 +13,8 @@ from typing import Literal
 from slipway.errors import ConflictError
 
 __all__ = [
+    "LONGEST_PAUSE_SECONDS",
+    "REPEATED_SECONDS",
     "SLOTS",
     "Address",
     "Backend",
@@ -29,6 +31,10 @@ __all__ = [
 SlotName = Literal["blue", "green"]
 Weights = dict[SlotName, int]
 SLOTS: tuple[SlotName, ...] = ("blue", "green")
+# About how long the gateway repeats a request that no slot has taken, with pauses of at most so long: a killed bento
+# needs less to come back on a busy machine too, so its callers wait instead of failing.
+REPEATED_SECONDS = 15.0
+LONGEST_PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
