@@ -76,6 +76,7 @@ class Round:
     Attributes:
         excused: failed requests that were under way in the slot that was killed, or sent while the gateway was dead.
         outage_seconds: how long after the kill the last of them was sent.
+        overtaken: why nothing was killed; such a round is judged and played again.
     """
 
     cell: str
@@ -85,6 +86,7 @@ class Round:
     excused: int = 0
     outage_seconds: float = 0.0
     seconds: float = 0.0
+    overtaken: str = ""
 
 
 def too_few(replies: Sequence[Reply], rate: float, seconds: float) -> list[str]:

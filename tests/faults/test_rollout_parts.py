@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from contracts.services import Backend, eventually
+from faults.judging import Round
 from faults.month import _growth, sizes
-from faults.rollout_run import POINTS, QUICK, UPKEEP, cells, verdict
+from faults.results import load_results
+from faults.rollout_run import POINTS, QUICK, UPKEEP, cells, run, verdict
 from faults.swaps import _result, wrong
+from faults.whole_stack import FaultStack
 from loop.open_load import OpenLoad, Reply
 
 HOOK = Path(__file__).parent / "hook.py"
@@ -54,6 +57,26 @@ def test_cells_that_were_not_played_prove_nothing() -> None:
     assert verdict(dict.fromkeys(wanted, held), wanted, 2, 1.0) == ["only 0 of 4 cells were played"]
     bad = {"done": 1, "problems": ["it broke"]}
     assert verdict({"a": held, "b": bad}, wanted, 1, 0.5) == ["b: it broke"]
+
+
+ROUNDS = [
+    (["passed", ""], {"done": 1, "overtaken": 1, "problems": []}),
+    ([""], {"done": 1, "overtaken": 0, "problems": []}),
+    (["passed"] * 3, {"done": 0, "overtaken": 3, "problems": ["passed, 3 times in a row"]}),
+]
+
+
+@pytest.mark.parametrize(("overtaken", "kept"), ROUNDS)
+def test_a_round_in_which_nothing_was_killed_does_not_count(
+    overtaken: list[str], kept: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faults.results.RESULTS", tmp_path / "faults.json")
+    rounds = iter([Round("driver at baking", ended="live", overtaken=why) for why in overtaken])
+    monkeypatch.setattr("faults.rollout_run._round", lambda *_: next(rounds))
+    run(FaultStack(home=tmp_path), "rounds", ["driver at baking"], 1, 60)
+    assert next(rounds, None) is None
+    found = load_results()["rounds"]["driver at baking"]
+    assert kept.items() <= found.items()
 
 
 def reply(at: float, status: int = 200, version: str = "1") -> Reply:

@@ -14,6 +14,7 @@ import pytest
 from contracts.services import eventually
 from contracts.world import World
 from faults import whole_stack
+from faults.rollout_run import OvertakenError, _come
 from faults.whole_stack import FaultStack
 from slipway.ports import Slot
 from slipway.stack.processes import STACK_VARIABLE, find_stack_processes
@@ -72,6 +73,18 @@ class TestSettle:
         world.begin("3")
         with pytest.raises(TimeoutError, match="active: packaged"):
             stack.settle(0)
+
+    def test_a_driver_that_was_overtaken(self, stack: FaultStack, world: World) -> None:
+        for name in ("orders", "hits"):
+            (stack.folder / name).mkdir(parents=True)
+        before = stack.slipway.store.latest("iris")
+        stack.order("driver@wanted", "hold")
+        rollout = world.finish(world.begin("3"))
+        with pytest.raises(OvertakenError, match="the rollout ended without driver@wanted") as overtaken:
+            _come(stack, "driver@wanted", before)
+        assert overtaken.value.rollout.id == rollout.id
+        (stack.folder / "orders" / "driver@wanted").rename(stack.folder / "hits" / "driver@wanted")
+        _come(stack, "driver@wanted", before)
 
     def test_a_gateway_with_other_weights(self, stack: FaultStack, world: World) -> None:
         world.gateway._state.write({"version": {"is": "x"}, "weights": {"iris": {"blue": 50, "green": 50}}})
