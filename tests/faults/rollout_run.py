@@ -45,6 +45,8 @@ ROLLBACK_POINTS = ("stopped", "saved:rolling_back")
 NOT_UP_YET = ("packaged", "starting")
 RATE = 50.0
 ATTEMPTS = 3
+# How a rollout ends in which nothing was killed, by whether it was aborted.
+UNSHAKEN_END = {False: Phase.LIVE, True: Phase.ABORTED}
 LEAST_QUICK_SHARE = 0.5
 DAG = "iris_release"
 QUICK = (
@@ -153,7 +155,7 @@ def play(stack: FaultStack, cell: str, number: int) -> tuple[Round, Story]:
         outcome.overtaken = str(passed)
         stack.clear_orders()
         _finish(stack, driver, outcome, story, before, passed.rollout)
-        if outcome.ended != (wanted := Phase.ROLLED_BACK if rolls_back and stack.hit(first) else Phase.LIVE):
+        if outcome.ended != (wanted := UNSHAKEN_END[rolls_back and stack.hit(first)]):
             outcome.problems.append(f"nothing was killed, and yet it did not end {wanted}")
     except TimeoutError as error:
         outcome.problems.append(str(error))
@@ -175,8 +177,8 @@ def _come(stack: FaultStack, order: str, before: Rollout | None) -> None:
     def there() -> bool:
         if stack.hit(order):
             return True
-        newest = stack.slipway.store.latest("iris")
-        if newest and newest.ended and (before is None or newest.id != before.id) and not stack.hit(order):
+        newest = _newer(stack, before)
+        if newest and newest.ended and not stack.hit(order):
             raise OvertakenError(order, newest)
         return False
 
@@ -194,12 +196,13 @@ def _finish(stack: FaultStack, driver: Driver, outcome: Round, story: Story, bef
         outcome.problems.append(str(error))
 
 
-def _rollout_after(stack: FaultStack, before: Rollout | None) -> Rollout:
-    def newest() -> Rollout | None:
-        found = stack.slipway.store.latest("iris")
-        return found if found and (before is None or found.id != before.id) else None
+def _newer(stack: FaultStack, before: Rollout | None) -> Rollout | None:
+    found = stack.slipway.store.latest("iris")
+    return found if found and (before is None or found.id != before.id) else None
 
-    rollout: Rollout = until(newest, 30, "the rollout to begin")
+
+def _rollout_after(stack: FaultStack, before: Rollout | None) -> Rollout:
+    rollout: Rollout = until(lambda: _newer(stack, before), 30, "the rollout to begin")
     return rollout
 
 

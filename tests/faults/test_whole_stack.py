@@ -14,8 +14,9 @@ import pytest
 from contracts.services import eventually
 from contracts.world import World
 from faults import whole_stack
-from faults.rollout_run import OvertakenError, _come
+from faults.rollout_run import UNSHAKEN_END, OvertakenError, _come
 from faults.whole_stack import FaultStack
+from slipway.core.rollout_record import Phase
 from slipway.ports import Slot
 from slipway.stack.processes import STACK_VARIABLE, find_stack_processes
 
@@ -85,6 +86,14 @@ class TestSettle:
         assert overtaken.value.rollout.id == rollout.id
         (stack.folder / "orders" / "driver@wanted").rename(stack.folder / "hits" / "driver@wanted")
         _come(stack, "driver@wanted", before)
+
+    @pytest.mark.parametrize("aborted", [False, True])
+    def test_a_rollout_that_nothing_shook(self, world: World, aborted: bool) -> None:
+        world.begin("3")
+        rollout = world.until(Phase.BAKING)
+        if aborted:
+            world.parts.store.command(rollout, "abort", actor="a", reason="b", now=world.clock.now())
+        assert world.finish(rollout).phase is UNSHAKEN_END[aborted]
 
     def test_a_gateway_with_other_weights(self, stack: FaultStack, world: World) -> None:
         world.gateway._state.write({"version": {"is": "x"}, "weights": {"iris": {"blue": 50, "green": 50}}})
