@@ -47,7 +47,9 @@ def is_set(variable: str) -> bool:
 class Settings(BaseSettings):
     """Every setting with its default; the environment variable is the field's name in upper case after `SLIPWAY_`."""
 
-    model_config = SettingsConfigDict(env_prefix="SLIPWAY_", frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SLIPWAY_", frozen=True, extra="ignore", dotenv_filtering="only_existing", env_ignore_empty=True
+    )
 
     home: Path = Field(default_factory=home_path, description="everything the stack writes lies below")
     project_dir: Path = PROJECT_DIR

@@ -352,7 +352,7 @@ def test_a_report_cannot_leave_its_folder(lake: ParquetLake, run: str, name: str
 
 def test_an_unknown_protocol_is_an_error() -> None:
     with pytest.raises(DataError, match="cannot be opened"):
-        ParquetLake("nosuch://bucket/lake")
+        ParquetLake("nosuch://bucket/lake").read_report("iris", "run", "drift.json")
 
 
 def test_the_layout_is_the_documented_one(tmp_path: Path) -> None:

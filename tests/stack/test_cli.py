@@ -24,20 +24,27 @@ def _run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_help_imports_no_heavy_library() -> None:
-    code = (
-        "import sys; from slipway.cli import root\n"
-        "try: root(['--help'])\n"
-        f"except SystemExit: print('heavy:', [name for name in {HEAVY!r} if name in sys.modules])"
-    )
+def _imported(code: str, names: tuple[str, ...], **env: str) -> str:
+    """Which of the libraries some code imports."""
+    report = f"\nimport sys; print([name for name in {names!r} if name in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_DIR / "include"), **env}
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(PROJECT_DIR / "include")},
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", code + report], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.endswith("heavy: []\n")
+    return done.stdout.splitlines()[-1]
+
+
+def test_help_imports_no_heavy_library() -> None:
+    code = "from slipway.cli import root\ntry: root(['--help'])\nexcept SystemExit: pass"
+    assert _imported(code, HEAVY) == "[]"
+
+
+def test_a_rollback_opens_neither_lake_nor_registry(tmp_path: Path) -> None:
+    code = "from slipway.wiring import wiring\nwiring().releases"
+    secrets = {"SLIPWAY_POSTGRES_PASSWORD": "a-password", "SLIPWAY_SUPERVISOR_PASSWORD": "a-password"}
+    nowhere = {"SLIPWAY_HOME": str(tmp_path), "SLIPWAY_LAKE_URL": "nosuch://bucket/lake"}
+    names = ("airflow", "duckdb", "fsspec", "mlflow", "numpy", "pandas", "pyarrow", "sklearn")
+    assert _imported(code, names, **secrets, **nowhere) == "[]"
 
 
 @pytest.mark.parametrize("name", ["up", "down", "status", "logs", "doctor"])

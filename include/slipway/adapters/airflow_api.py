@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from slipway.adapters.plain_http import plain_client
 from slipway.errors import ConflictError, NotFoundError, StackError
 
 __all__ = ["FINISHED", "AirflowApi", "TaskState"]
@@ -42,8 +43,7 @@ class AirflowApi:
         self._base_url = base_url
         self._pages_url = (pages_url or base_url).rstrip("/")
         self._credentials = {"username": username, "password": password}
-        # trust_env: a proxy of the user's environment must not stand between the stack and its own machine.
-        self._client = httpx.Client(base_url=base_url, timeout=timeout_seconds, trust_env=False)
+        self._client = plain_client(base_url=base_url, timeout=timeout_seconds)
         self._token: str | None = None
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from slipway.adapters.envoy_config import (
     route_resource,
 )
 from slipway.adapters.envoy_keys import KEYS_FILE, keys_resource, needs_key
+from slipway.adapters.plain_http import plain_client
 from slipway.adapters.whole_file import write_whole
 from slipway.core.edge import Edge
 from slipway.core.keys import ApiKey
@@ -146,7 +147,7 @@ class EnvoyGateway:
     ) -> None:
         self._dir = xds_dir
         self._resolve = resolve
-        self._admin = httpx.Client(base_url=admin_uri, timeout=timeout_seconds, trust_env=False)
+        self._admin = plain_client(base_url=admin_uri, timeout=timeout_seconds)
 
     def version(self, fleet: Sequence[Route]) -> str:
         """The name that `observe` shows once exactly this fleet is in force."""

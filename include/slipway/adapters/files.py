@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +27,36 @@ class FileStore:
     """Paths are relative to the URL and use forward slashes.
 
     On a local disk a file is written aside, fsynced and renamed. Object stores show an object only when it is whole.
+    The URL is opened when a file is first asked for: a rollback, which asks for none, needs neither lake nor library.
+
+    Raises:
+        DataError: the URL cannot be opened; by whatever uses it first.
     """
 
     def __init__(self, url: str) -> None:
+        self._url = url
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
         import fsspec
 
         try:
-            self._fs, root = fsspec.core.url_to_fs(url)
+            files, root = fsspec.core.url_to_fs(self._url)
         except (ImportError, ValueError) as error:
-            raise DataError(f"the lake's URL {url!r} cannot be opened: {error}") from error
-        self._root = str(root).rstrip("/")
-        self._local = "file" in _protocols(self._fs)
+            raise DataError(f"the lake's URL {self._url!r} cannot be opened: {error}") from error
+        return files, str(root).rstrip("/")
+
+    @property
+    def _fs(self) -> Any:
+        return self._opened[0]
+
+    @property
+    def _root(self) -> str:
+        return self._opened[1]
+
+    @cached_property
+    def _local(self) -> bool:
+        return "file" in _protocols(self._fs)
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}"

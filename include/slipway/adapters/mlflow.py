@@ -21,6 +21,7 @@ from urllib.parse import quote
 import httpx
 
 from slipway.adapters.mlflow_model import describe, input_columns, signature
+from slipway.adapters.plain_http import plain_client
 from slipway.errors import NotFoundError, RegistryError
 from slipway.ports import ModelVersion, Run, Snapshot
 from slipway.spec import ModelSpec
@@ -40,7 +41,7 @@ class MlflowTracker:
         self._uri = uri
         logging.getLogger("httpx").setLevel(logging.WARNING)  # one line per call would bury a task's own log
         timeout = httpx.Timeout(timeout_seconds, connect=3.0)
-        self._http = httpx.Client(base_url=uri, timeout=timeout, transport=httpx.HTTPTransport(retries=1))
+        self._http = plain_client(base_url=uri, timeout=timeout, retries=1)
 
     def close(self) -> None:
         self._http.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from slipway.adapters.plain_http import plain_client
 from slipway.core.routes import Address
 from slipway.core.slot_metrics import SlotMetrics
 from slipway.errors import RuntimeSlotError
@@ -36,7 +37,7 @@ class HttpSlotProbe:
 
     def __init__(self, host: str = "127.0.0.1", timeout_seconds: float = 3.0) -> None:
         self._host = host
-        self._client = httpx.Client(timeout=timeout_seconds, trust_env=False)
+        self._client = plain_client(timeout=timeout_seconds)
 
     def ready(self, model: str, address: Address) -> Readiness:
         """Whether the slot answers its golden rows; every call is a real inference.
