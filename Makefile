@@ -208,7 +208,7 @@ faults-month: test-environment $(SERVING_STAMP)  ## 30 nightly releases in a row
 	@$(FAULTS) faults.month --nights 30
 faults-challengers: test-environment $(SERVING_STAMP)  ## 20 releases of each of six kinds of challenger, as real bentos
 	@$(FAULTS) faults.challengers --repeats 20 $(if $(FAULTS_FRESH),--fresh)
-faults-rollback: test-environment $(SERVING_STAMP)  ## 5 warm and 5 cold rollbacks with Airflow and MLflow stopped, timed
+faults-rollback: test-environment $(SERVING_STAMP)  ## 5 warm rollbacks, then 5 warm and 5 cold ones with Airflow and MLflow stopped, timed
 	@$(FAULTS) faults.rollbacks --rounds 5
 faults-log: test-environment  ## 200,000 predictions while the log's processes are killed 100 times
 	@PYTHONPATH=include:bentos:tests $(VENV)/bin/python -m faults.log_run --predictions 200000 --kills 100

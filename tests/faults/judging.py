@@ -77,10 +77,12 @@ class Round:
         excused: failed requests that were under way in the slot that was killed, or sent while the gateway was dead.
         outage_seconds: how long after the kill the last of them was sent.
         overtaken: why nothing was killed; such a round is judged and played again.
+        failure: why the version was rolled back.
     """
 
     cell: str
     ended: str = ""
+    failure: str = ""
     problems: list[str] = field(default_factory=list)
     requests: int = 0
     excused: int = 0

@@ -1,7 +1,8 @@
 """How long a rollback takes with Airflow and MLflow stopped: from the command to the former version's first answer.
 
 `make faults-rollback` is the acceptance run: the medians of 5 warm and of 5 cold ones, each by `slipway rollback` in a
-process of its own as a person types it. It fails above 1 s warm and 8 s cold. Results are in `var/bench/faults.json`.
+process of its own as a person types it, and of 5 warm ones before Airflow and MLflow are stopped. It fails above 1 s
+warm and 8 s cold. Results are in `var/bench/faults.json`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from statistics import median
 
@@ -28,11 +30,13 @@ _POLL_SECONDS = 0.01
 
 
 def stop(stack: FaultStack) -> None:
-    """Stop Airflow and MLflow, and wait until they are."""
+    """Stop Airflow and MLflow, and wait until they are; what they had started may need longer to end than they do."""
     supervisor = Supervisor(stack.settings)
     for part in STOPPED:
         supervisor.stop(part)
     until(lambda: not any(stack.pid(part) for part in STOPPED), 90, "Airflow and MLflow to be stopped")
+    if left := stack.orphans(60):
+        raise TimeoutError(f"still there after Airflow and MLflow were stopped: {'; '.join(left)}")
 
 
 def start(stack: FaultStack) -> None:
@@ -75,22 +79,22 @@ def rollback(stack: FaultStack) -> dict[str, float]:
         return {"answered": round(answered, 3), "ended": round(time.monotonic() - began, 3)}
 
 
-def measure(stack: FaultStack, rounds: int) -> list[str]:
-    """All rounds; what took too long."""
+def measure(stack: FaultStack, rounds: int, kinds: Sequence[str], where: str) -> list[str]:
+    """All rounds of these kinds; what took too long."""
     problems = []
-    for kind, limit in LIMIT_SECONDS.items():
-        taken = []
+    for kind in kinds:
+        name, limit, taken = f"{kind} {where}", LIMIT_SECONDS[kind], []
         for _ in range(rounds):
             if kind == "cold":
                 end_warmth(stack)
             taken.append(rollback(stack))
-            stack.say(f"{kind}: the former version answered after {taken[-1]['answered']:.2f} s")
+            stack.say(f"{name}: the former version answered after {taken[-1]['answered']:.2f} s")
         middle = median(one["answered"] for one in taken)
         found = {"median_seconds": middle, "limit_seconds": limit, "rounds": taken, "load_average": os.getloadavg()[0]}
-        update_result("rollbacks", kind, lambda _, found=found: found)
-        stack.say(f"{kind}: median {middle:.2f} s, at most {limit:g} s are allowed")
+        update_result("rollbacks", name, lambda _, found=found: found)
+        stack.say(f"{name}: median {middle:.2f} s, at most {limit:g} s are allowed")
         if middle > limit:
-            problems.append(f"{kind}: {middle:.2f} s instead of {limit:g} s")
+            problems.append(f"{name}: {middle:.2f} s instead of {limit:g} s")
     return problems
 
 
@@ -101,11 +105,13 @@ def main() -> int:
     FaultStack.say(begin("rollbacks", fresh=True))
     with FaultStack().running(versions=2) as stack:
         stack.cli("release", "iris", "--version", "2")
+        stack.settle(180)
+        problems = measure(stack, chosen.rounds, ["warm"], "beside Airflow and MLflow")
         stop(stack)
-        problems = measure(stack, chosen.rounds)
+        problems += measure(stack, chosen.rounds, ["warm", "cold"], "without them")
         start(stack)
         stack.settle(180)
-    stack.say("; ".join(problems) or "rollbacks are quick without Airflow and MLflow")
+    stack.say("; ".join(problems) or "rollbacks are quick, also without Airflow and MLflow")
     return 1 if problems else 0
 
 

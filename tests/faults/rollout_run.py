@@ -190,6 +190,8 @@ def _finish(stack: FaultStack, driver: Driver, outcome: Round, story: Story, bef
     try:
         ended = until(lambda: (found := stack.slipway.store.rollout(rollout.id)).ended and found, 200, "the end")
         outcome.ended = str(ended.phase)
+        if ended.phase is Phase.ROLLED_BACK:
+            outcome.failure = ended.failure or "no reason kept"
         outcome.problems += [text for text in [driver.end()] if text]
         conclude(stack, outcome, story, before, ended)
     except TimeoutError as error:
@@ -253,7 +255,8 @@ def _play_until_shaken(stack: FaultStack, section: str, cell: str, number: int) 
         again = outcome.overtaken and attempt < ATTEMPTS
         verdict = "; ".join(outcome.problems) or (f"{outcome.overtaken}; once more" if again else "held")
         outage = f", {outcome.excused} excused in {outcome.outage_seconds} s" if outcome.excused else ""
-        facts = f"{outcome.ended} in {outcome.seconds} s, {outcome.requests} requests{outage}"
+        why = f" ({outcome.failure})" if outcome.failure else ""
+        facts = f"{outcome.ended}{why} in {outcome.seconds} s, {outcome.requests} requests{outage}"
         stack.say(f"{cell} ({number}): {facts}: {verdict}")
         if not again:
             return
@@ -272,6 +275,7 @@ def _keep(section: str, cell: str, outcome: Round) -> None:
             "overtaken": known.get("overtaken", 0) + bool(outcome.overtaken),
             "problems": [*known.get("problems", []), *outcome.problems],
             "ended": {**ends, outcome.ended: ends.get(outcome.ended, 0) + 1},
+            "failures": [*known.get("failures", []), *([outcome.failure] if outcome.failure else [])],
             "requests": known.get("requests", 0) + outcome.requests,
             "excused": known.get("excused", 0) + outcome.excused,
             "longest_outage_seconds": max(known.get("longest_outage_seconds", 0.0), outcome.outage_seconds),

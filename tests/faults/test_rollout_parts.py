@@ -79,6 +79,17 @@ def test_a_round_in_which_nothing_was_killed_does_not_count(
     assert kept.items() <= found.items()
 
 
+def test_why_a_version_was_rolled_back_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("faults.results.RESULTS", tmp_path / "faults.json")
+    rounds = iter([Round("new bento at baking", ended="rolled_back", failure="stability: it restarted"), Round("live")])
+    monkeypatch.setattr("faults.rollout_run._round", lambda *_: next(rounds))
+    run(FaultStack(home=tmp_path), "rounds", ["new bento at baking"], 2, 60)
+    assert load_results()["rounds"]["new bento at baking"]["failures"] == ["stability: it restarted"]
+    assert "rolled_back (stability: it restarted) in 0.0 s" in capsys.readouterr().err
+
+
 def reply(at: float, status: int = 200, version: str = "1") -> Reply:
     return Reply(at, at + 0.01, status, version, "blue")
 

@@ -43,7 +43,7 @@ def test_a_rollback_opens_neither_lake_nor_registry(tmp_path: Path) -> None:
     code = "from slipway.wiring import wiring\nwiring().releases"
     secrets = {"SLIPWAY_POSTGRES_PASSWORD": "a-password", "SLIPWAY_SUPERVISOR_PASSWORD": "a-password"}
     nowhere = {"SLIPWAY_HOME": str(tmp_path), "SLIPWAY_LAKE_URL": "nosuch://bucket/lake"}
-    names = ("airflow", "duckdb", "fsspec", "mlflow", "numpy", "pandas", "pyarrow", "sklearn")
+    names = ("airflow", "duckdb", "fsspec", "mlflow", "numpy", "pandas", "pyarrow", "rich", "sklearn")
     assert _imported(code, names, **secrets, **nowhere) == "[]"
 
 

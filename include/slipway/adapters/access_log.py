@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
-
+from slipway.adapters.plain_http import httpx
 from slipway.errors import GatewayError
 
 __all__ = ["rotate_access_log"]

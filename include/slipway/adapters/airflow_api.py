@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
-from slipway.adapters.plain_http import plain_client
+from slipway.adapters.plain_http import httpx, plain_client
 from slipway.errors import ConflictError, NotFoundError, StackError
 
 __all__ = ["FINISHED", "AirflowApi", "TaskState"]

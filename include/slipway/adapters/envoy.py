@@ -14,8 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from slipway.adapters.envoy_config import (
     CERTIFICATE_FILE,
     PREDICT,
@@ -26,7 +24,7 @@ from slipway.adapters.envoy_config import (
     route_resource,
 )
 from slipway.adapters.envoy_keys import KEYS_FILE, keys_resource, needs_key
-from slipway.adapters.plain_http import plain_client
+from slipway.adapters.plain_http import httpx, plain_client
 from slipway.adapters.whole_file import write_whole
 from slipway.core.edge import Edge
 from slipway.core.keys import ApiKey

@@ -18,10 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
-
 from slipway.adapters.mlflow_model import describe, input_columns, signature
-from slipway.adapters.plain_http import plain_client
+from slipway.adapters.plain_http import httpx, plain_client
 from slipway.errors import NotFoundError, RegistryError
 from slipway.ports import ModelVersion, Run, Snapshot
 from slipway.spec import ModelSpec

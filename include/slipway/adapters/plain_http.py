@@ -1,13 +1,18 @@
-"""HTTP without TLS, as the parts of one installation speak it with each other."""
+"""HTTP as the parts of one installation speak it with each other: without TLS. Adapters import `httpx` from here."""
 
 from __future__ import annotations
 
 import ssl
+import sys
 from typing import Any
 
-import httpx
+# Wherever rich is installed, httpx imports its own command-line program, which nobody runs here, and rich with it: a
+# tenth of what `slipway rollback` takes. It is told that the program is missing, as it is where there is no rich.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
-__all__ = ["plain_client"]
+import httpx  # noqa: E402
+
+__all__ = ["httpx", "plain_client"]
 
 
 def plain_client(*, retries: int = 0, **options: Any) -> httpx.Client:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
-
+from slipway.adapters.plain_http import httpx
 from slipway.errors import ArtefactError, ConflictError, RuntimeSlotError, SlipwayError
 
 __all__ = ["SlotAgent"]

@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
-
-from slipway.adapters.plain_http import plain_client
+from slipway.adapters.plain_http import httpx, plain_client
 from slipway.core.routes import Address
 from slipway.core.slot_metrics import SlotMetrics
 from slipway.errors import RuntimeSlotError

@@ -96,7 +96,7 @@ class Acting(EdgeKeeping):
             raise GatewayError(f"the gateway answered {answer.status_code} and no JSON") from error
 
     def _post(self, path: str, content: str | bytes) -> httpx.Response:
-        import httpx
+        from slipway.adapters.plain_http import httpx
 
         try:
             with httpx.Client(**self.gateway_client()) as client:
