@@ -222,7 +222,7 @@ def found(verdict: Verdict, rows: int = 10) -> dict[str, object]:
         (found(Verdict.PASS), 0, Go(Phase.SHADOWING)),
         (found(Verdict.FAIL), 0, Go(Phase.ROLLING_BACK, failure="replay: why")),
         (found(Verdict.INCONCLUSIVE, rows=0), 0, Go(Phase.SHADOWING)),
-        (found(Verdict.INCONCLUSIVE), 0, Go(Phase.ROLLING_BACK, failure="inconclusive at the deadline: replay: why")),
+        (found(Verdict.INCONCLUSIVE), 0, Go(Phase.ROLLING_BACK, failure="inconclusive: replay: why")),
         (found(Verdict.ERROR), 1, Replay()),
         (found(Verdict.ERROR), 21, Go(Phase.ROLLING_BACK, failure="replay: why")),
     ],

@@ -65,6 +65,28 @@ def test_a_replay_that_disagrees_is_rolled_back_before_any_traffic(world: World)
     world.check_truth()
 
 
+def test_older_requests_follow_where_luck_could_decide(world: World) -> None:
+    world.release("1")
+    world.answers.requests = logged(300)
+    shares(world, "2", 0.2)  # the limit is a tenth
+    ended = world.release("2", REPLAY)
+    assert (ended.failure or "").startswith("replay: predictions: 40 of 200 rows are predicted differently")
+    asked = [request for version, request in world.probe.predicted if version == "2"]
+    assert sorted(asked) == sorted(f"request-{n}" for n in range(100, 300))
+    count = iter(range(10**6))
+    world.probe.model = lambda version, _: "virginica" if version == "3" and next(count) < 6 else "setosa"
+    ended = world.release("3", REPLAY)
+    assert (ended.phase, ended.replay and ended.replay.evidence["rows"]) == (Phase.LIVE, 100)
+
+
+def test_a_replay_that_cannot_tell_after_all_is_no_success(world: World) -> None:
+    world.release("1")
+    world.answers.requests = logged(50)
+    shares(world, "2", 0.2)
+    ended = world.release("2", REPLAY)
+    assert (ended.failure or "").startswith("inconclusive: replay: predictions: 10 of 50 rows are predicted")
+
+
 def test_labels_decide_a_replay_that_disagrees(world: World) -> None:
     world.release("1")
     world.answers.requests = logged(60, label="virginica")  # the old answers were wrong

@@ -181,7 +181,8 @@ def _undecided(rollout: Rollout, verdict: Verdict, why: str, now: datetime, *, l
         return Wait(f"held, {why}; `slipway promote {rollout.model}` or `slipway abort {rollout.model}`")
     if verdict is Verdict.INCONCLUSIVE and policy.on_inconclusive == "ask":
         return _next(rollout) if rollout.approved else _ask(rollout, why, now)
-    return Go(Phase.ROLLING_BACK, failure=f"{verdict} at the deadline: {why}")
+    when = " at the deadline" if now >= rollout.deadline else ""  # a replay is never asked again
+    return Go(Phase.ROLLING_BACK, failure=f"{verdict}{when}: {why}")
 
 
 def _ask(rollout: Rollout, why: str, now: datetime) -> Action:

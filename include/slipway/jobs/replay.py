@@ -1,6 +1,7 @@
 """Before any traffic: the last logged requests go through the new slot, and what differs becomes a report and a check.
 
-The old slot is asked the same at the same time, for its latency only; both are told that this is no traffic.
+The old slot is asked the same at the same time, for its latency only; both are told that this is no traffic. Where luck
+could decide between pass and fail, older requests follow: the tests hold at every look.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,17 @@ from slipway.core.verdict import Check, Verdict
 from slipway.errors import SlipwayError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from slipway.core.rollout_record import Rollout
     from slipway.core.routes import Address
-    from slipway.jobs.parts import LoggedRequest, Parts
+    from slipway.jobs.parts import AnswerLog, LoggedRequest, Parts
 
 __all__ = ["replay"]
 
 _MOST_SECONDS = 20.0  # the model's lock is held meanwhile
+_MOST_TIMES = 5  # as many requests as the policy names, when so many cannot tell
+_MOST_REQUESTS = 10_000
 _SHOWN = 50
 _STYLE = (
     "body{font:15px sans-serif;margin:2em}table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:4px 8px}"
@@ -60,11 +65,16 @@ def replay(parts: Parts, rollout: Rollout) -> Check:
     """
     if parts.answers is None:
         return Check("replay", Verdict.INCONCLUSIVE, "there is no prediction log", {"rows": 0})
-    asked = parts.answers.last_requests(rollout.model, parts.clock.now(), rollout.policy.replay_requests)
-    if not asked:
+    done, ends = _Replayed(), time.monotonic() + _MOST_SECONDS
+    checks: list[Check] = []
+    for asked in _batches(parts.answers, rollout, parts.clock.now()):
+        _ask(parts, rollout, asked, done, ends)
+        checks = _judge(rollout, done)
+        # A refused request stays one, however many others are asked.
+        if judge(checks)[0] is not Verdict.INCONCLUSIVE or done.refused or time.monotonic() > ends:
+            break
+    if not checks:
         return Check("replay", Verdict.INCONCLUSIVE, "nothing comparable was logged yet", {"rows": 0})
-    done = _ask(parts, rollout, asked)
-    checks = _judge(rollout, done)
     verdict, why = judge(checks)
     if verdict is Verdict.PASS:
         why = "; ".join(check.reason for check in checks)
@@ -86,10 +96,23 @@ def replay(parts: Parts, rollout: Rollout) -> Check:
     return Check("replay", verdict, why, {**summary, "report": uri})
 
 
-def _ask(parts: Parts, rollout: Rollout, asked: Sequence[LoggedRequest]) -> _Replayed:
+def _batches(answers: AnswerLog, rollout: Rollout, now: datetime) -> Iterator[Sequence[LoggedRequest]]:
+    """The last logged requests, as many as the policy names, and then as many older ones again and again."""
+    model, many = rollout.model, rollout.policy.replay_requests
+    newest = answers.last_requests(model, now, many)
+    if not newest:
+        return
+    yield newest
+    known = {one.request_id for one in newest}
+    found = answers.last_requests(model, now, min(many * _MOST_TIMES, _MOST_REQUESTS))
+    older = [one for one in found if one.request_id not in known]
+    for end in range(len(older), 0, -many):
+        yield older[max(0, end - many) : end]
+
+
+def _ask(parts: Parts, rollout: Rollout, asked: Sequence[LoggedRequest], done: _Replayed, ends: float) -> None:
     places = {slot.slot: slot.address for slot in parts.store.slots(rollout.model)}
     old = places.get(rollout.previous_slot) if rollout.previous_slot else None
-    done, ends = _Replayed(), time.monotonic() + _MOST_SECONDS
     for one in asked:
         body = {"rows": list(one.rows)}
         answer = parts.probe.predict(rollout.model, places[rollout.slot], body, one.request_id)
@@ -104,7 +127,6 @@ def _ask(parts: Parts, rollout: Rollout, asked: Sequence[LoggedRequest]) -> _Rep
             old = _time_old(parts, rollout, old, body, one.request_id, done)
         if time.monotonic() > ends:
             break
-    return done
 
 
 def _time_old(

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from faults import challengers
+from faults.challengers import MOST_STOOD_STILL, Challengers, Trial
+from faults.results import load_results
+
+GOOD = Trial("equal", "live", "", 10.0, 500, 0, 0.5, "")
+STILL = Trial("equal", "live", "", 10.0, 3, 0, 0.5, "")
+WRONG_AND_STILL = Trial("equal", "rolled_back", "latency", 10.0, 3, 0, 0.5, "rolled_back: latency")
+
+
+@pytest.mark.parametrize(
+    ("played", "kept"),
+    [
+        ([STILL, GOOD, STILL, GOOD], ["", ""]),
+        ([WRONG_AND_STILL, GOOD], ["rolled_back: latency", ""]),
+        (
+            [STILL] * (MOST_STOOD_STILL + 1) + [GOOD],
+            ["the load stood still: this machine is too busy for a trial", ""],
+        ),
+    ],
+)
+def test_a_trial_whose_load_stood_still_is_repeated_unless_it_ended_wrongly(
+    played: list[Trial], kept: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faults.results.RESULTS", tmp_path / "faults.json")
+    monkeypatch.setattr(challengers, "MODELS", {"equal_a": ("equal",)})
+    monkeypatch.setattr(challengers, "OpenLoad", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(challengers, "Labels", lambda *_: nullcontext())
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    trials = iter([Trial(**vars(trial)) for trial in played])
+    monkeypatch.setattr(Challengers, "_trial", lambda *_: next(trials))
+    Challengers(tmp_path, repeats=2).run()
+    assert next(trials, None) is None
+    assert [trial["problem"] for trial in load_results()["challengers"]["equal"]] == kept
