@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from faults import challengers
-from faults.challengers import MOST_STOOD_STILL, Challengers, Trial
+from faults.challengers import EXPECTED, LANES, MODELS, MOST_STOOD_STILL, Challengers, Trial
 from faults.results import load_results
 
 GOOD = Trial("equal", "live", "", 10.0, 500, 0, 0.5, "")
@@ -29,7 +29,7 @@ def test_a_trial_whose_load_stood_still_is_repeated_unless_it_ended_wrongly(
     played: list[Trial], kept: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("faults.results.RESULTS", tmp_path / "faults.json")
-    monkeypatch.setattr(challengers, "MODELS", {"equal_a": ("equal",)})
+    monkeypatch.setattr(challengers, "LANES", (("equal_a",),))
     monkeypatch.setattr(challengers, "OpenLoad", lambda *_, **__: nullcontext())
     monkeypatch.setattr(challengers, "Labels", lambda *_: nullcontext())
     monkeypatch.setattr("time.sleep", lambda _: None)
@@ -38,3 +38,9 @@ def test_a_trial_whose_load_stood_still_is_repeated_unless_it_ended_wrongly(
     Challengers(tmp_path, repeats=2).run()
     assert next(trials, None) is None
     assert [trial["problem"] for trial in load_results()["challengers"]["equal"]] == kept
+
+
+def test_every_kind_has_its_turn() -> None:
+    names = [name for lane in LANES for name in lane]
+    assert sorted(names) == sorted(MODELS)
+    assert {kind for name in names for kind in MODELS[name]} == set(EXPECTED)

@@ -20,6 +20,8 @@ from typing import Any, TextIO
 _CONNECTIONS = 32
 _TIMEOUT_SECONDS = 35.0  # longer than the gateway's, whose 504 is the answer to a request that hangs
 _FLUSH_SECONDS = 0.02
+# What waits longer for its turn is not sent any more: after a minute on an overloaded machine it would never catch up.
+_LONGEST_BACKLOG_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,11 @@ class _Stream:
             delay = began + count / self._rate - time.perf_counter()
             if delay > 0:
                 await asyncio.sleep(delay)
-            task = asyncio.create_task(self._one(count % len(self._requests)))
+            if len(tasks) < self._rate * _LONGEST_BACKLOG_SECONDS:
+                task = asyncio.create_task(self._one(count % len(self._requests)))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
             count += 1
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
         await asyncio.gather(*tasks)
         flushing.cancel()
         self._out.flush()

@@ -65,9 +65,10 @@ def replay(parts: Parts, rollout: Rollout) -> Check:
     """
     if parts.answers is None:
         return Check("replay", Verdict.INCONCLUSIVE, "there is no prediction log", {"rows": 0})
-    done, ends = _Replayed(), time.monotonic() + _MOST_SECONDS
+    done, ends = _Replayed(), 0.0
     checks: list[Check] = []
     for asked in _batches(parts.answers, rollout, parts.clock.now()):
+        ends = ends or time.monotonic() + _MOST_SECONDS
         _ask(parts, rollout, asked, done, ends)
         checks = _judge(rollout, done)
         # A refused request stays one, however many others are asked.
