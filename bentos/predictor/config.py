@@ -31,7 +31,7 @@ class Config:
         fsync_interval_ms: rows are safe against power loss after this time; 0 is an fsync before each reply.
         max_concurrency: requests in work at once, above which 429 is answered.
         max_in_flight_bytes: bodies held in memory at once, above which 429 is answered; a single one always fits.
-        max_queue_ms: a request that waited longer for its turn gets 429 at once, so that a queue never grows for ever.
+        max_queue_ms: while a queue stays, a request that waited longer gets 429, so that none grows for ever.
         inline_bytes: larger bodies are worked on beside the event loop, so that others are not held up.
     """
 

@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     max_batch_rows: int = Field(default=10_000, ge=1)
     max_concurrency: int = Field(default=1024, ge=1, description="requests in work in a bento")
     max_in_flight_bytes: int = Field(default=64 * 1024 * 1024, ge=1, description="bytes of bodies in work in a bento")
-    max_queue_ms: int = Field(default=50, ge=1, description="a request that waited longer for its turn gets 429")
+    max_queue_ms: int = Field(default=50, ge=1, description="while a queue stays, longer waits get 429")
     predictions_need_key: bool = Field(default=False, description="prediction routes need x-api-key as well")
     tls: Literal["off", "generated", "files"] = Field(default="off", description="the gateway speaks HTTPS")
     tls_cert: Path | None = Field(default=None, description="PEM file of the certificate and its chain")

@@ -14,26 +14,50 @@ from predictor.problems import Problem
 from predictor.turns import Turns
 
 
+def overlong(turns: Turns, now: float, late_seconds: float = 0.11) -> bool:
+    """Sixteen requests at once, so that the turn is measured, and whether one is refused that comes late in it."""
+    for _ in range(16):
+        turns.admit(now)
+    return turns.late(now + late_seconds)
+
+
 def test_a_turn_is_measured_from_every_sixteenth_request_until_it_ends() -> None:
     async def scenario() -> None:
-        worked = iter([1.0, 1.1])
+        worked = iter([1.0, 1.1, 2.0, 2.1])
         turns = Turns(0.1, lambda: next(worked))
+        assert not overlong(turns, 10.0)
+        await asyncio.sleep(0)
         for _ in range(16):
-            turns.admit(10.0)
-        turns.admit(10.09)
+            turns.admit(11.0)
+        turns.admit(11.09)
         with pytest.raises(Problem) as refused:
-            turns.admit(10.11)
+            turns.admit(11.11)
         assert (refused.value.status, refused.value.reason) == (429, "overload")
         await asyncio.sleep(0)
-        turns.admit(10.2)  # another turn, not measured yet
+        turns.admit(11.2)  # another turn, not measured yet
+
+    asyncio.run(scenario())
+
+
+def test_what_a_stall_leaves_behind_is_answered_and_a_queue_that_stays_is_not() -> None:
+    async def scenario() -> None:
+        worked = iter(range(100))
+        turns = Turns(0.1, lambda: next(worked))
+        refused = []
+        for now, late_seconds in ((10, 0.11), (11, 0.05), (12, 0.11), (13, 0.11), (14, 0.11), (15, 0.05), (16, 0.11)):
+            refused.append(overlong(turns, now, late_seconds))
+            await asyncio.sleep(0)
+        assert refused == [False, False, False, True, True, False, False]
 
     asyncio.run(scenario())
 
 
 def test_a_stall_of_the_machine_is_not_overload() -> None:
     async def scenario() -> None:
-        worked = iter([1.0, 1.01, 1.1])
+        worked = iter([0.0, 0.1, 1.0, 1.01, 1.1])
         turns = Turns(0.1, lambda: next(worked))
+        assert not overlong(turns, 9.0)
+        await asyncio.sleep(0)
         for _ in range(16):
             turns.admit(10.0)
         turns.admit(10.5)  # half a second passed, a hundredth of it spent working
