@@ -6,7 +6,7 @@ Everything here is a function of what was recorded, so that each verdict can be 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -25,6 +25,8 @@ LONGEST_OUTAGE_SECONDS = 5.0
 # So long after its last process was gone a slot may still have been taken for alive by whoever had a connection to it.
 DYING_SECONDS = 0.3
 TOLERANCE_SECONDS = 1.0
+# With 50 requests a second, a machine that answers nothing for so long stands still.
+STANDSTILL_SECONDS = 0.25
 # So long after a kill another process may still have to carry out a shift that the ledger has already.
 TAKE_OVER_SECONDS = 5.0
 
@@ -169,8 +171,9 @@ def strays(
 ) -> list[str]:
     """Answers of a version that had no traffic by the ledger while the request was under way.
 
-    A shift is written before it is applied, hence a second of tolerance. While things were being shaken the one who
-    applies it may not be the one who wrote it: then what had traffic when the shaking began may answer as well.
+    A shift is written before it is applied, hence a second of tolerance, of a clock that stands while nobody answers
+    anything. While things were being shaken the one who applies it may not be the one who wrote it: then what had
+    traffic when the shaking began may answer as well.
     """
     good = [reply for reply in replies if reply.status == 200]
     if not good:
@@ -178,7 +181,8 @@ def strays(
     first, last = min(reply.sent for reply in good), max(reply.done for reply in good)
     start = min(first, shaken[0]) if shaken else first
     by_time = _traffic_by_time(rows, start - TOLERANCE_SECONDS, last + TOLERANCE_SECONDS)
-    timeline = [(at, {str(one["version"]) for one in slots.values()}) for at, slots in by_time]
+    clock = _clock_without_standstills(replies)
+    timeline = [(clock(at), {str(one["version"]) for one in slots.values()}) for at, slots in by_time]
     wrong: dict[str, list[str]] = {}
     for reply in good:
         since = reply.sent
@@ -186,7 +190,7 @@ def strays(
             since = shaken[0]
         allowed = set[str]()
         for (at, versions), (following, _) in pairwise([*timeline, (math.inf, set[str]())]):
-            if at <= reply.done + TOLERANCE_SECONDS and following > since - TOLERANCE_SECONDS:
+            if at <= clock(reply.done) + TOLERANCE_SECONDS and following > clock(since) - TOLERANCE_SECONDS:
                 allowed |= versions
         if reply.version not in allowed:
             wrong.setdefault(reply.version, []).append(f"{reply.sent - first:.2f}")
@@ -194,6 +198,13 @@ def strays(
         f"version {version} answered {len(times)} requests while the ledger gave it no traffic, from {times[0]} s on"
         for version, times in sorted(wrong.items())
     ]
+
+
+def _clock_without_standstills(replies: Sequence[Reply]) -> Callable[[float], float]:
+    """Unix time less the times before it in which nobody answered anything: machine or gateway stood still."""
+    answers = sorted(reply.done for reply in replies if reply.status)
+    standstills = [(last, next_) for last, next_ in pairwise(answers) if next_ - last > STANDSTILL_SECONDS]
+    return lambda at: at - sum(min(at, end) - start for start, end in standstills if at > start)
 
 
 def _traffic_by_time(

@@ -17,7 +17,8 @@ from faults.results import begin, update_result
 from faults.whole_stack import ROW, FaultStack
 from loop.open_load import OpenLoad, Reply
 
-_QUIET_SECONDS = 10.0
+_BLOCK = 20  # swaps
+_SETTLE_SECONDS, _QUIET_SECONDS = 0.5, 1.5
 _PAUSE_SECONDS = 0.25
 _HIGHEST_RATIO = 2.0
 
@@ -48,6 +49,8 @@ def p99_ms(replies: Sequence[Reply]) -> float:
 def swaps(stack: FaultStack, count: int, rate: float, *, judge_latency: bool = True) -> bool:
     """Swap the two warm versions `count` times; whether everything held.
 
+    The swaps come in blocks with a quiet time before each, so that both see the machine at its quick and slow moments.
+
     Args:
         judge_latency: whether the ratio counts; in a short run on a busy machine it is told only.
     """
@@ -56,14 +59,16 @@ def swaps(stack: FaultStack, count: int, rate: float, *, judge_latency: bool = T
     if stack.slipway.releases.live("iris").version == "1":
         stack.cli("release", "iris", "--version", "2")  # so that there are two warm slots
     times: list[tuple[float, float, str]] = []
+    quiet: list[tuple[float, float]] = []
     failed = 0
     started = time.time()
     with OpenLoad(stack.settings.gateway_port, "iris", ROW, rate=rate) as load:
         time.sleep(2.0)
-        quiet_from = time.time()
-        time.sleep(_QUIET_SECONDS)
-        quiet_to = time.time()
         for number in range(count):
+            if number % _BLOCK == 0:
+                time.sleep(_SETTLE_SECONDS)
+                quiet.append((time.time(), time.time() + _QUIET_SECONDS))
+                time.sleep(_QUIET_SECONDS)
             target = "1" if releases.live("iris").version == "2" else "2"
             began = time.time()
             done = releases.rollback("iris", target, actor="faults", reason=f"swap {number + 1}")
@@ -72,7 +77,7 @@ def swaps(stack: FaultStack, count: int, rate: float, *, judge_latency: bool = T
             time.sleep(_PAUSE_SECONDS)
         seconds = time.time() - started
     replies = sorted(load.replies, key=lambda reply: reply.sent)
-    result = _result(times, failed, replies, p99_ms([r for r in replies if quiet_from <= r.sent < quiet_to]))
+    result = _result(times, quiet, failed, replies)
     result.problems = wrong(result, replies, rate, seconds, judge_latency=judge_latency)
     update_result("swaps", str(count), lambda _: asdict(result))
     stack.say(f"swaps: {asdict(result)}")
@@ -95,13 +100,21 @@ def wrong(
     return problems
 
 
-def _result(times: Sequence[tuple[float, float, str]], failed: int, replies: Sequence[Reply], quiet_ms: float) -> Swaps:
+def _result(
+    times: Sequence[tuple[float, float, str]],
+    quiet: Sequence[tuple[float, float]],
+    failed: int,
+    replies: Sequence[Reply],
+) -> Swaps:
     stray = 0
-    for (_, done, target), (following, _, _) in zip(times, [*times[1:], (math.inf, 0.0, "")], strict=True):
-        stray += sum(r.status == 200 and r.version != target for r in replies if done <= r.sent < following)
-    during = [r for r in replies if r.sent >= times[0][0]]
+    for (_, swapped, target), (following, _, _) in zip(times, [*times[1:], (math.inf, 0.0, "")], strict=True):
+        # What was sent in good time and answered after the next swap had begun may rightly be the next one's answer.
+        between = [r for r in replies if swapped <= r.sent and r.done < following]
+        stray += sum(r.status == 200 and r.version != target for r in between)
+    quiet_ms = p99_ms([r for r in replies if any(start <= r.sent < end for start, end in quiet)])
+    swapping = [(began, done + _PAUSE_SECONDS) for began, done, _ in times]
+    swapping_ms = p99_ms([r for r in replies if any(start <= r.sent < end for start, end in swapping)])
     taken = sorted(done - began for began, done, _ in times)
-    swapping_ms = p99_ms(during)
     return Swaps(
         swaps=len(times),
         failed_requests=sum(reply.status != 200 for reply in replies),

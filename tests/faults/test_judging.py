@@ -126,6 +126,15 @@ def test_who_answers_must_have_traffic_by_the_ledger() -> None:
     assert third.problems == ["version 3 answered 1 requests while the ledger gave it no traffic, from 5.00 s on"]
 
 
+def test_a_shift_may_come_later_by_as_long_as_nobody_answered_anything() -> None:
+    stood = [*steady(0, 10.2), *steady(10.8, 11.5), *steady(11.5, 20, "2")]
+    assert strays(stood, SHIFTED) == []
+    refused = [*stood, *(reply(10.2 + number / 10, status=503) for number in range(6))]
+    assert strays(refused, SHIFTED) != []  # the gateway was there and did nothing about the shift
+    long_after = [*steady(0, 10.2), *steady(10.8, 12), *steady(12, 20, "2")]
+    assert strays(long_after, SHIFTED) != []
+
+
 def test_while_a_driver_is_replaced_its_shift_may_come_late_but_not_early() -> None:
     replies, shaken = steady(8, 13), (ZERO + 10, ZERO + 15)
     assert strays(replies, SHIFTED, shaken) == []

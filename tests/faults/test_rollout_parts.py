@@ -90,29 +90,43 @@ def test_why_a_version_was_rolled_back_is_kept(
     assert "rolled_back (stability: it restarted) in 0.0 s" in capsys.readouterr().err
 
 
-def reply(at: float, status: int = 200, version: str = "1") -> Reply:
-    return Reply(at, at + 0.01, status, version, "blue")
+def reply(at: float, status: int = 200, version: str = "1", seconds: float = 0.01) -> Reply:
+    return Reply(at, at + seconds, status, version, "blue")
 
 
-TIMES = [(10.0, 11.0, "2"), (20.0, 21.0, "1")]
+TIMES, QUIET = [(10.0, 11.0, "2"), (20.0, 21.0, "1")], [(5.0, 6.0), (15.0, 16.0)]
 
 
 def test_an_answer_without_weight_is_counted() -> None:
     replies = [reply(10.5, version="1"), reply(12.0, version="2"), reply(13.0, version="1"), reply(22.0, version="1")]
-    found = _result(TIMES, 0, replies, 10.0)
+    found = _result(TIMES, QUIET, 0, replies)
     assert (found.answered_without_weight, found.failed_requests, found.requests) == (1, 0, 4)
-    assert (found.ratio, found.longest_swap_seconds) == (1.0, 1.0)
-    assert wrong(found, replies, 1.0, 8.0) == ["1 requests were answered by a slot without weight"]
+    assert found.longest_swap_seconds == 1.0
+    assert wrong(found, replies, 1.0, 8.0, judge_latency=False) == ["1 requests were answered by a slot without weight"]
+
+
+def test_an_answer_that_came_after_the_next_swap_had_begun_may_be_that_ones() -> None:
+    for seconds, strays in ((0.9, 1), (1.1, 0)):
+        late = [reply(12.0, version="2"), reply(19.0, version="1", seconds=seconds), reply(22.0, version="1")]
+        assert _result(TIMES, QUIET, 0, late).answered_without_weight == strays
+
+
+def test_the_slowness_of_swaps_is_that_of_the_quiet_times_between_them() -> None:
+    quick = [reply(5.5, seconds=0.004), reply(15.5, version="2", seconds=0.005)]
+    unlike = [reply(7.0, seconds=9.0), reply(18.0, version="2", seconds=9.0)]  # neither quiet nor swapping
+    swapping = [reply(10.5, seconds=0.007), reply(21.1, version="1", seconds=0.01)]
+    found = _result(TIMES, QUIET, 0, [*quick, *unlike, *swapping])
+    assert (found.p99_quiet_ms, found.p99_swapping_ms, found.ratio) == (5.0, 10.0, 2.0)
 
 
 def test_swaps_that_slow_the_answers_down_or_that_nobody_watched_do_not_hold() -> None:
-    replies = [reply(12.0, version="2"), reply(22.0, version="1")]
-    held = _result(TIMES, 0, replies, 5.0)
+    replies = [reply(5.5), reply(10.5), reply(12.0, version="2"), reply(22.0, version="1")]
+    held = _result(TIMES, QUIET, 0, replies)
     assert wrong(held, replies, 1.0, 4.0) == []
     slow = replace(held, ratio=2.01)
     assert wrong(slow, replies, 1.0, 4.0) == ["p99 while swapping is 2.01 times that of the quiet time"]
     assert wrong(slow, replies, 1.0, 4.0, judge_latency=False) == []
-    nobody = _result(TIMES, 0, [], 0.0)
+    nobody = _result(TIMES, QUIET, 0, [])
     assert wrong(nobody, [], 300.0, 10.0) == [
         "only 0 of 3000 requests were made",
         "p99 while swapping is 0 times that of the quiet time",
