@@ -40,9 +40,10 @@ class Swaps:
     problems: list[str] = field(default_factory=list)
 
 
-def p99_ms(replies: Sequence[Reply]) -> float:
-    """The 99th percentile of the answered ones."""
-    found = sorted(reply.seconds for reply in replies if reply.status == 200)
+def p99_ms(replies: Sequence[Reply], within: Sequence[tuple[float, float]]) -> float:
+    """The 99th percentile of the answered ones that were sent in these times (Unix)."""
+    sent = [reply for reply in replies if any(start <= reply.sent < end for start, end in within)]
+    found = sorted(reply.seconds for reply in sent if reply.status == 200)
     return round(1000 * found[math.ceil(0.99 * len(found)) - 1], 2) if found else 0.0
 
 
@@ -111,10 +112,9 @@ def _result(
         # What was sent in good time and answered after the next swap had begun may rightly be the next one's answer.
         between = [r for r in replies if swapped <= r.sent and r.done < following]
         stray += sum(r.status == 200 and r.version != target for r in between)
-    quiet_ms = p99_ms([r for r in replies if any(start <= r.sent < end for start, end in quiet)])
-    swapping = [(began, done + _PAUSE_SECONDS) for began, done, _ in times]
-    swapping_ms = p99_ms([r for r in replies if any(start <= r.sent < end for start, end in swapping)])
-    taken = sorted(done - began for began, done, _ in times)
+    quiet_ms = p99_ms(replies, quiet)
+    swapping_ms = p99_ms(replies, [(began, swapped + _PAUSE_SECONDS) for began, swapped, _ in times])
+    taken = sorted(swapped - began for began, swapped, _ in times)
     return Swaps(
         swaps=len(times),
         failed_requests=sum(reply.status != 200 for reply in replies),
