@@ -11,14 +11,16 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from statistics import median
 
 from faults.judging import too_few
 from faults.results import begin, update_result
 from faults.whole_stack import ROW, FaultStack
 from loop.open_load import OpenLoad, Reply
 
-_BLOCK = 20  # swaps
-_SETTLE_SECONDS, _QUIET_SECONDS = 0.5, 1.5
+_BLOCK = 10  # swaps
+_SETTLE_SECONDS, _QUIET_SECONDS = 2.0, 2.0
 _PAUSE_SECONDS = 0.25
 _HIGHEST_RATIO = 2.0
 
@@ -34,7 +36,8 @@ class Swaps:
     requests: int
     p99_quiet_ms: float
     p99_swapping_ms: float
-    ratio: float
+    ratios: list[float]  # of each block's p99 to that of the quiet times before and after it
+    ratio: float  # their median
     longest_swap_seconds: float
     median_swap_seconds: float
     problems: list[str] = field(default_factory=list)
@@ -50,7 +53,8 @@ def p99_ms(replies: Sequence[Reply], within: Sequence[tuple[float, float]]) -> f
 def swaps(stack: FaultStack, count: int, rate: float, *, judge_latency: bool = True) -> bool:
     """Swap the two warm versions `count` times; whether everything held.
 
-    The swaps come in blocks with a quiet time before each, so that both see the machine at its quick and slow moments.
+    The swaps come in blocks between quiet times, and each block is compared with the two beside it: slow minutes of the
+    machine last longer than that, and the median of the blocks' ratios leaves out those in which one began or ended.
 
     Args:
         judge_latency: whether the ratio counts; in a short run on a busy machine it is told only.
@@ -67,15 +71,14 @@ def swaps(stack: FaultStack, count: int, rate: float, *, judge_latency: bool = T
         time.sleep(2.0)
         for number in range(count):
             if number % _BLOCK == 0:
-                time.sleep(_SETTLE_SECONDS)
-                quiet.append((time.time(), time.time() + _QUIET_SECONDS))
-                time.sleep(_QUIET_SECONDS)
+                quiet.append(_quiet_time())
             target = "1" if releases.live("iris").version == "2" else "2"
             began = time.time()
             done = releases.rollback("iris", target, actor="faults", reason=f"swap {number + 1}")
             times.append((began, time.time(), target))
             failed += done.what != "rolled_back" or not done.warm
             time.sleep(_PAUSE_SECONDS)
+        quiet.append(_quiet_time())
         seconds = time.time() - started
     replies = sorted(load.replies, key=lambda reply: reply.sent)
     result = _result(times, quiet, failed, replies)
@@ -83,6 +86,14 @@ def swaps(stack: FaultStack, count: int, rate: float, *, judge_latency: bool = T
     update_result("swaps", str(count), lambda _: asdict(result))
     stack.say(f"swaps: {asdict(result)}")
     return not result.problems
+
+
+def _quiet_time() -> tuple[float, float]:
+    """Let what came before settle, then do nothing for a while; from when to when that was (Unix)."""
+    time.sleep(_SETTLE_SECONDS)
+    began = time.time()
+    time.sleep(_QUIET_SECONDS)
+    return began, time.time()
 
 
 def wrong(
@@ -97,7 +108,7 @@ def wrong(
     problems = [f"{number} {what}" for what, number in counted.items() if number]
     problems += too_few(replies, rate, seconds)
     if judge_latency and not 0 < result.ratio <= _HIGHEST_RATIO:
-        problems.append(f"p99 while swapping is {result.ratio:g} times that of the quiet time")
+        problems.append(f"p99 while swapping is {result.ratio:g} times that of the quiet times")
     return problems
 
 
@@ -112,8 +123,12 @@ def _result(
         # What was sent in good time and answered after the next swap had begun may rightly be the next one's answer.
         between = [r for r in replies if swapped <= r.sent and r.done < following]
         stray += sum(r.status == 200 and r.version != target for r in between)
-    quiet_ms = p99_ms(replies, quiet)
-    swapping_ms = p99_ms(replies, [(began, swapped + _PAUSE_SECONDS) for began, swapped, _ in times])
+    swapping = [(began, swapped + _PAUSE_SECONDS) for began, swapped, _ in times]
+    ratios = []
+    for before, after in pairwise(quiet):
+        block = [one for one in swapping if before[1] <= one[0] < after[0]]
+        beside_ms = p99_ms(replies, [before, after])
+        ratios.append(round(p99_ms(replies, block) / beside_ms, 2) if beside_ms else 0.0)
     taken = sorted(swapped - began for began, swapped, _ in times)
     return Swaps(
         swaps=len(times),
@@ -121,9 +136,10 @@ def _result(
         answered_without_weight=stray,
         swaps_that_failed=failed,
         requests=len(replies),
-        p99_quiet_ms=quiet_ms,
-        p99_swapping_ms=swapping_ms,
-        ratio=round(swapping_ms / quiet_ms, 2) if quiet_ms else 0.0,
+        p99_quiet_ms=p99_ms(replies, quiet),
+        p99_swapping_ms=p99_ms(replies, swapping),
+        ratios=ratios,
+        ratio=round(median(ratios), 2),
         longest_swap_seconds=round(taken[-1], 2),
         median_swap_seconds=round(taken[len(taken) // 2], 2),
     )

@@ -94,7 +94,7 @@ def reply(at: float, status: int = 200, version: str = "1", seconds: float = 0.0
     return Reply(at, at + seconds, status, version, "blue")
 
 
-TIMES, QUIET = [(10.0, 11.0, "2"), (20.0, 21.0, "1")], [(5.0, 6.0), (15.0, 16.0)]
+TIMES, QUIET = [(10.0, 11.0, "2"), (20.0, 21.0, "1")], [(5.0, 6.0), (15.0, 16.0), (25.0, 26.0)]
 
 
 def test_an_answer_without_weight_is_counted() -> None:
@@ -111,25 +111,36 @@ def test_an_answer_that_came_after_the_next_swap_had_begun_may_be_that_ones() ->
         assert _result(TIMES, QUIET, 0, late).answered_without_weight == strays
 
 
-def test_the_slowness_of_swaps_is_that_of_the_quiet_times_between_them() -> None:
-    quick = [reply(5.5, seconds=0.004), reply(15.5, version="2", seconds=0.005)]
+def test_the_slowness_of_swaps_is_that_of_the_quiet_times_beside_them() -> None:
+    quiet = [reply(5.5, seconds=0.004), reply(15.5, version="2", seconds=0.005), reply(25.5, seconds=0.02)]
     unlike = [reply(7.0, seconds=9.0), reply(18.0, version="2", seconds=9.0)]  # neither quiet nor swapping
-    swapping = [reply(10.5, seconds=0.007), reply(21.1, version="1", seconds=0.01)]
-    found = _result(TIMES, QUIET, 0, [*quick, *unlike, *swapping])
-    assert (found.p99_quiet_ms, found.p99_swapping_ms, found.ratio) == (5.0, 10.0, 2.0)
+    swapping = [reply(10.5, seconds=0.007), reply(11.1, version="2", seconds=0.01), reply(21.1, seconds=0.03)]
+    found = _result(TIMES, QUIET, 0, [*quiet, *unlike, *swapping])
+    assert (found.p99_quiet_ms, found.p99_swapping_ms) == (20.0, 30.0)
+    assert (found.ratios, found.ratio) == ([2.0, 1.5], 1.75)
+
+
+def test_one_slow_moment_of_the_machine_does_not_decide_on_two_hundred_swaps() -> None:
+    times = [(10.0 * number, 10.0 * number + 1, "2") for number in range(1, 6)]
+    quiet = [(10.0 * number - 5, 10.0 * number - 4) for number in range(1, 7)]
+    replies = [reply(start + 0.5, version="2") for start, _ in quiet] + [reply(start + 0.5) for start, _, _ in times]
+    stood_still = [reply(30.6, seconds=3.0)]
+    assert (_result(times, quiet, 0, [*replies, *stood_still]).ratio, _result(times, quiet, 0, replies).ratio) == (1, 1)
+    slowed = [reply(start + 0.6, seconds=0.03) for start, _, _ in times]
+    assert _result(times, quiet, 0, [*replies, *slowed]).ratio == 3
 
 
 def test_swaps_that_slow_the_answers_down_or_that_nobody_watched_do_not_hold() -> None:
-    replies = [reply(5.5), reply(10.5), reply(12.0, version="2"), reply(22.0, version="1")]
+    replies = [reply(5.5), reply(10.5), reply(12.0, version="2"), reply(21.1, version="1"), reply(25.5)]
     held = _result(TIMES, QUIET, 0, replies)
     assert wrong(held, replies, 1.0, 4.0) == []
     slow = replace(held, ratio=2.01)
-    assert wrong(slow, replies, 1.0, 4.0) == ["p99 while swapping is 2.01 times that of the quiet time"]
+    assert wrong(slow, replies, 1.0, 4.0) == ["p99 while swapping is 2.01 times that of the quiet times"]
     assert wrong(slow, replies, 1.0, 4.0, judge_latency=False) == []
     nobody = _result(TIMES, QUIET, 0, [])
     assert wrong(nobody, [], 300.0, 10.0) == [
         "only 0 of 3000 requests were made",
-        "p99 while swapping is 0 times that of the quiet time",
+        "p99 while swapping is 0 times that of the quiet times",
     ]
     failed = replace(held, failed_requests=3, swaps_that_failed=1)
     assert wrong(failed, replies, 1.0, 4.0) == ["3 requests failed", "1 swaps failed"]
