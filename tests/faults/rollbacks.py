@@ -34,7 +34,7 @@ def stop(stack: FaultStack) -> None:
     supervisor = Supervisor(stack.settings)
     for part in STOPPED:
         supervisor.stop(part)
-    until(lambda: not any(stack.pid(part) for part in STOPPED), 90, "Airflow and MLflow to be stopped")
+    until(lambda: stack.stopped(*STOPPED), 90, "Airflow and MLflow to be stopped")
     if left := stack.orphans(60):
         raise TimeoutError(f"still there after Airflow and MLflow were stopped: {'; '.join(left)}")
 
@@ -52,7 +52,7 @@ def end_warmth(stack: FaultStack) -> None:
         raise RuntimeError("no version of iris is live")
     now, idle = datetime.now(UTC), other_slot(live)
     stack.slipway.store.keep_warm("iris", idle, now, now)
-    until(lambda: not stack.pid(f"slot-iris-{idle}"), 60, "the slot without traffic to be stopped")
+    until(lambda: stack.stopped(f"slot-iris-{idle}"), 60, "the slot without traffic to be stopped")
 
 
 def rollback(stack: FaultStack) -> dict[str, float]:

@@ -140,6 +140,14 @@ def test_a_process_whose_supervisor_is_gone_is_an_orphan(
     assert "time.sleep(60)" in left
 
 
+def test_what_is_being_stopped_has_not_stopped(stack: FaultStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    for pid, state in ((7, "STOPPING"), (0, "STOPPED")):
+        mlflow = SimpleNamespace(name="mlflow", group="mlflow", state=state, up=False, pid=pid)
+        monkeypatch.setattr(Supervisor, "others", (mlflow,))
+        assert stack.stopped("mlflow", "airflow-scheduler") == (pid == 0)
+        assert stack.pid("mlflow") == 0
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_bento_is_killed_with_its_workers_or_they_are_waited_for(
     stack: FaultStack, parent: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, whole: bool

@@ -178,6 +178,11 @@ class FaultStack:
         states = Supervisor(self.settings).states()
         return next((state.pid for state in states if part in (state.name, state.group) and state.up), 0)
 
+    def stopped(self, *parts: str) -> bool:
+        """Whether nothing of these parts is left; what is being stopped may still take a whole core for seconds."""
+        states = Supervisor(self.settings).states()
+        return not any(state.pid for state in states if {state.name, state.group} & set(parts))
+
     def kill(self, part: str, *, whole: bool = True) -> Killed:
         """Kill what Supervisor runs for a part, and wait until nothing of it is left.
 
