@@ -80,6 +80,7 @@ class Round:
         outage_seconds: how long after the kill the last of them was sent.
         overtaken: why nothing was killed; such a round is judged and played again.
         failure: why the version was rolled back.
+        withheld_share: of the machine's processor time, what its host gave to others; 0 to 1.
     """
 
     cell: str
@@ -91,6 +92,7 @@ class Round:
     outage_seconds: float = 0.0
     seconds: float = 0.0
     overtaken: str = ""
+    withheld_share: float = 0.0
 
 
 def too_few(replies: Sequence[Reply], rate: float, seconds: float) -> list[str]:

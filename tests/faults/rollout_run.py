@@ -18,10 +18,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from faults.judging import TAKE_OVER_SECONDS, Before, Round, Story, judge_clients
+from faults.record import keep_record, log_sizes
 from faults.results import RESULTS, begin, load_results, update_result
 from faults.swaps import swaps
 from faults.upkeep import UPKEEP, conclude, play_upkeep
 from faults.whole_stack import HOME, ROW, FaultStack, until
+from loop.host import ProcessorTime
 from loop.open_load import OpenLoad
 from slipway.core.rollout_record import Phase, Rollout
 
@@ -44,6 +46,7 @@ POINTS = (
 ROLLBACK_POINTS = ("stopped", "saved:rolling_back")
 NOT_UP_YET = ("packaged", "starting")
 RATE = 50.0
+FAILED = RESULTS.parent / "failed"
 ATTEMPTS = 3
 # How a rollout ends in which nothing was killed, by whether it was aborted.
 UNSHAKEN_END = {False: Phase.LIVE, True: Phase.ABORTED}
@@ -222,13 +225,20 @@ def _part(who: str, rollout: Rollout) -> str | None:
 
 
 def _round(stack: FaultStack, cell: str, number: int) -> Round:
-    """Play one round under load, wait for every reply, and judge it."""
+    """Play one round under load, wait for every reply, and judge it; keep the record of one that failed."""
     stack.settle()
+    logs = stack.settings.log_dir
+    sizes, then = log_sizes(logs), ProcessorTime.now()
     with OpenLoad(stack.settings.gateway_port, "iris", ROW, rate=RATE) as load:
         outcome, story = play(stack, cell, number)
     parts = stack.slipway.releases.parts
-    judge_clients(outcome, story, load.replies, parts.ledger.until("iris", parts.clock.now()), RATE)
+    rows = parts.ledger.until("iris", parts.clock.now())
+    judge_clients(outcome, story, load.replies, rows, RATE)
     outcome.seconds = round(story.over - story.began, 1)
+    outcome.withheld_share = round(ProcessorTime.now().withheld_share_since(then), 2)
+    if outcome.problems:
+        folder = keep_record(FAILED, outcome, story, load.replies, rows, parts.store.latest("iris"), logs, sizes)
+        stack.say(f"the record of this round is in {folder}")
     return outcome
 
 
@@ -256,7 +266,8 @@ def _play_until_shaken(stack: FaultStack, section: str, cell: str, number: int) 
         verdict = "; ".join(outcome.problems) or (f"{outcome.overtaken}; once more" if again else "held")
         outage = f", {outcome.excused} excused in {outcome.outage_seconds} s" if outcome.excused else ""
         why = f" ({outcome.failure})" if outcome.failure else ""
-        facts = f"{outcome.ended}{why} in {outcome.seconds} s, {outcome.requests} requests{outage}"
+        withheld = f", {outcome.withheld_share:.0%} of the processors withheld" if outcome.withheld_share >= 0.1 else ""
+        facts = f"{outcome.ended}{why} in {outcome.seconds} s, {outcome.requests} requests{outage}{withheld}"
         stack.say(f"{cell} ({number}): {facts}: {verdict}")
         if not again:
             return
@@ -279,6 +290,7 @@ def _keep(section: str, cell: str, outcome: Round) -> None:
             "requests": known.get("requests", 0) + outcome.requests,
             "excused": known.get("excused", 0) + outcome.excused,
             "longest_outage_seconds": max(known.get("longest_outage_seconds", 0.0), outcome.outage_seconds),
+            "most_withheld_share": max(known.get("most_withheld_share", 0.0), outcome.withheld_share),
             "seconds": round(known.get("seconds", 0.0) + outcome.seconds, 1),
         }
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import httpx
 import pandas as pd
-import psutil
 import pytest
 
 from loop.conftest import Stack, wait_until
+from loop.host import ProcessorTime
 from loop.open_load import OpenLoad
 from slipway.adapters.bentoml import digest_of
 from slipway.core.routes import other_slot
@@ -138,13 +138,6 @@ def test_a_window_without_shift_leads_to_no_retrain(stack: Stack) -> None:
     assert live_version(stack) == "1"
 
 
-def processor_seconds() -> tuple[float, float]:
-    """Since the machine started: what ran on its processors, and what its host withheld (Linux; elsewhere none)."""
-    times = psutil.cpu_times()
-    withheld = getattr(times, "steal", 0.0)
-    return times.user + times.nice + times.system, withheld
-
-
 def seconds_of_rollback(stack: Stack, load: OpenLoad, *options: str) -> float:
     """Roll back under load; another version must answer within 2 s.
 
@@ -153,12 +146,11 @@ def seconds_of_rollback(stack: Stack, load: OpenLoad, *options: str) -> float:
         from the command counts.
     """
     version = load.replies[-1].version
-    began, (ran, withheld) = time.monotonic(), processor_seconds()
+    began, then = time.monotonic(), ProcessorTime.now()
     stack.cli("rollback", "iris", *options)
-    seconds, (ran_then, withheld_then) = time.monotonic() - began, processor_seconds()
+    seconds, withheld_share = time.monotonic() - began, ProcessorTime.now().withheld_share_since(then)
     wait_until(lambda: load.replies[-1].version != version, 2, "the other version to answer")
-    ran, withheld = ran_then - ran, withheld_then - withheld
-    return seconds * ran / (ran + withheld) if withheld > 0 else seconds
+    return seconds * (1 - withheld_share)
 
 
 def test_drift_with_labels_retrains_and_releases_without_a_failed_request(stack: Stack) -> None:
