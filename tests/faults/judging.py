@@ -39,7 +39,7 @@ class Killed:
         at: Unix time just before the signal.
         gone: when no process of it was left.
         carried: whether it had traffic then, by the tables; the gateway always has. A slot also counts as having
-            traffic when a shift that was decided before gave it some.
+            traffic when a shift that the ledger had before gave it some.
     """
 
     part: str
@@ -160,7 +160,7 @@ def outage(killed: Killed | None, replies: Sequence[Reply], rows: Sequence[Ledge
     if killed.slot is None:
         answered = (reply.done for reply in replies if reply.status == 200 and reply.sent >= killed.gone)
         return Outage(killed.at, min(killed.gone + LONGEST_OUTAGE_SECONDS, min(answered, default=math.inf)), 1.0)
-    # A shift's row bears the time of its decision: the slot may have been killed between that and the act.
+    # A shift's row is written before the act: the slot may have been killed between the two.
     by_time = _traffic_by_time(rows, killed.at, killed.gone)
     if not killed.carried and killed.slot not in by_time[0][1]:
         return None  # others answered, and had to go on doing so

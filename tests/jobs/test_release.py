@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import pytest
 
 from contracts.twins import package
 from contracts.world import QUICK, World
 from slipway.core.rollout_record import Phase, Rollout
-from slipway.core.routes import BackendStats
+from slipway.core.routes import BackendStats, GatewayState, Route
 from slipway.errors import ConflictError, GatewayError
 from slipway.spec import ChecksPolicy, RolloutPolicy, Step
 
@@ -53,6 +55,32 @@ def test_steps_of_the_policy_are_walked_in_order(world: World) -> None:
     walked = [weights["iris"] for weights in world.gateway.published]
     distinct = [weights for i, weights in enumerate(walked) if i == 0 or weights != walked[i - 1]]
     assert distinct == [{"blue": 95, "green": 5}, {"blue": 50, "green": 50}, {"green": 100}]
+
+
+def test_the_ledger_tells_when_the_weights_moved_however_long_it_took_to_look(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, publish = world.gateway.observe, world.gateway.publish
+    moved: list[datetime] = []
+
+    def observe_slowly() -> GatewayState:
+        world.clock.sleep(3)
+        return look()
+
+    def publish_and_note(fleet: Sequence[Route]) -> None:
+        before = world.gateway.weights("iris")
+        publish(fleet)
+        if world.gateway.weights("iris") != before:
+            moved.append(world.clock.now())
+
+    world.release("1")
+    monkeypatch.setattr(world.gateway, "observe", observe_slowly)
+    monkeypatch.setattr(world.gateway, "publish", publish_and_note)
+    world.release("2", CANARY)
+    world.releases.set_split("iris", {"champion": 90, "challenger": 10}, actor="tester", reason="compare")
+    told = [row.at for row in reversed(world.releases.history("iris")) if row.event == "traffic"][1:]
+    assert len(told) == len(moved) == 4
+    assert all(timedelta() < then - at < timedelta(seconds=1) for at, then in zip(told, moved, strict=True))
 
 
 def test_no_slot_gets_traffic_before_it_answers_its_golden_rows(world: World) -> None:

@@ -280,8 +280,10 @@ def _replay(parts: Parts, rollout: Rollout) -> Rollout:
 
 
 def _shift(parts: Parts, rollout: Rollout, weights: Mapping[SlotName, int], shadow: int) -> Rollout:
-    now = rollout.driven_at
-    parts.store.shift(rollout, weights, now, shadow_percent=shadow, counters=slot_counters(parts, rollout.model))
+    counters = slot_counters(parts, rollout.model)
+    # Not when this step began: looking at the slots may take seconds, in which the former weights still hold.
+    now = parts.clock.now()
+    parts.store.shift(rollout, weights, now, shadow_percent=shadow, counters=counters)
     fault_point("wanted")
     state = apply_fleet(parts)
     fault_point("applied")

@@ -74,7 +74,8 @@ def set_split(parts: Parts, model: str, split: Mapping[str, int], *, actor: str,
             policy = latest.policy if latest else RolloutPolicy()
             until = now + timedelta(seconds=policy.keep_warm_seconds)
             parts.store.keep_warm(model, challenger, until, until + timedelta(seconds=policy.drain_seconds))
-        parts.store.split(model, weights, now, actor=actor, reason=reason, counters=slot_counters(parts, model))
+        counters = slot_counters(parts, model)
+        parts.store.split(model, weights, parts.clock.now(), actor=actor, reason=reason, counters=counters)
         fault_point("split")
         apply_fleet(parts)
         return weights
