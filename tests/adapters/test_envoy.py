@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import threading
 import time
 import uuid
 from collections import Counter
@@ -17,6 +18,7 @@ import pytest
 from contracts.services import Backend as Server
 from contracts.services import RealEnvoy, eventually, new_envoy
 from slipway.adapters.envoy import EnvoyGateway
+from slipway.adapters.envoy_replies import BROKEN_OFF
 from slipway.core.routes import Backend, Route, differences
 from slipway.errors import GatewayError
 
@@ -180,6 +182,23 @@ def test_a_dead_slot_is_503_without_internals(
     answer = problem(httpx.post(real.uri + "/predict/iris", json={}, timeout=40))
     assert answer["status"] == 503
     assert "upstream" not in str(answer)
+    assert answer["detail"] != BROKEN_OFF
+
+
+def test_a_slot_that_ends_while_it_has_a_request_is_told_apart(real: RealEnvoy, gateway: EnvoyGateway) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        put(gateway, Route("iris", (Backend("blue", server.getsockname()[1], 100),)))
+
+        def take_and_end() -> None:
+            taken, _ = server.accept()
+            taken.recv(65536)
+            taken.close()
+
+        thread = threading.Thread(target=take_and_end)
+        thread.start()
+        answer = problem(httpx.post(real.uri + "/predict/iris", json={}, timeout=40))
+        thread.join()
+    assert (answer["status"], answer["detail"]) == (503, BROKEN_OFF)
 
 
 @pytest.mark.parametrize("away_seconds", [1.0, 10.0])
@@ -189,8 +208,6 @@ def test_a_slot_that_restarts_within_seconds_costs_no_request(
     server = Server("first")
     put(gateway, Route("iris", (Backend("blue", server.port, 100),)))
     server.close()
-    import threading
-
     again: list[Server] = []
     timer = threading.Timer(away_seconds, lambda: again.append(Server("second", server.port)))
     timer.start()

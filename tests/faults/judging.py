@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from loop.open_load import Reply
+from slipway.adapters.envoy_replies import BROKEN_OFF
 from slipway.core.history import LIVE, STARTED, TRAFFIC, served
 from slipway.core.rollout_record import Phase, Rollout
 from slipway.jobs.releases import Releases
@@ -22,8 +23,9 @@ __all__ = ["Before", "Killed", "Round", "Story", "broken", "judge_clients", "too
 
 MODEL = "iris"
 LONGEST_OUTAGE_SECONDS = 5.0
-# So long after its last process was gone a slot may still have been taken for alive by whoever had a connection to it.
-DYING_SECONDS = 0.3
+# So long after its last process was gone a slot may still be taken for alive by a gateway that gets no processor to see
+# its connections closed. The slot's next process takes longer to start.
+UNNOTICED_SECONDS = 2.0
 TOLERANCE_SECONDS = 1.0
 # With 50 requests a second, a machine that answers nothing for so long stands still.
 STANDSTILL_SECONDS = 0.25
@@ -133,27 +135,36 @@ def judge_clients(
 
 @dataclass(frozen=True)
 class Outage:
-    """From when to when (Unix time) requests had nobody but the killed part to answer them, and which share of them."""
+    """From when to when (Unix time) requests had nobody but the killed part to answer them.
+
+    Attributes:
+        share: which share of them.
+        reason: what the gateway must give as its reason for a failure that is excused; None when it is dead itself.
+    """
 
     start: float
     end: float
     share: float
+    reason: str | None = None
 
     def excuses(self, reply: Reply) -> bool:
-        """Whether the request was under way in this time."""
-        return reply.done >= self.start and reply.sent <= self.end
+        """Whether the killed part had the request that failed."""
+        return self._spans(reply) and self.reason in (None, reply.error)
 
     def most_lost(self, replies: Sequence[Reply]) -> float:
         """The share of the requests, with three standard deviations of a random choice per request."""
-        asked = sum(self.excuses(reply) for reply in replies)
+        asked = sum(self._spans(reply) for reply in replies)
         return asked * self.share + 3 * math.sqrt(asked * self.share * (1 - self.share))
+
+    def _spans(self, reply: Reply) -> bool:
+        return reply.done >= self.start and reply.sent <= self.end
 
 
 def outage(killed: Killed | None, replies: Sequence[Reply], rows: Sequence[LedgerEntry]) -> Outage | None:
     """When nobody could answer what the killed part had to answer; None when no failure is excused.
 
-    A slot's is over with its death: whatever is sent later is repeated by the gateway until the slot is back, or goes
-    to the other one. The gateway's own ends with its first answer to a request that was sent after its death.
+    A slot had what the gateway says it had: what reaches the gateway later is repeated by it until the slot is back, or
+    goes to the other one. The gateway's own outage ends with its first answer to a request sent after its death.
     """
     if killed is None or (killed.slot is None and not killed.carried):
         return None
@@ -165,7 +176,9 @@ def outage(killed: Killed | None, replies: Sequence[Reply], rows: Sequence[Ledge
     if not killed.carried and killed.slot not in by_time[0][1]:
         return None  # others answered, and had to go on doing so
     share = max((slots[killed.slot]["weight"] for _, slots in by_time if killed.slot in slots), default=100) / 100
-    return Outage(killed.at, killed.gone + DYING_SECONDS, share)
+    noticed = killed.gone + UNNOTICED_SECONDS
+    given = (reply.sent for reply in replies if reply.error == BROKEN_OFF and killed.at <= reply.done <= noticed)
+    return Outage(killed.at, max(given, default=killed.gone), share, BROKEN_OFF)
 
 
 def strays(

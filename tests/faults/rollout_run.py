@@ -46,6 +46,8 @@ POINTS = (
 ROLLBACK_POINTS = ("stopped", "saved:rolling_back")
 NOT_UP_YET = ("packaged", "starting")
 RATE = 50.0
+# Longer than the deadline of a rollout: whatever has not happened by then does not happen.
+PATIENCE_SECONDS = 200.0
 FAILED = RESULTS.parent / "failed"
 ATTEMPTS = 3
 # How a rollout ends in which nothing was killed, by whether it was aborted.
@@ -185,13 +187,15 @@ def _come(stack: FaultStack, order: str, before: Rollout | None) -> None:
             raise OvertakenError(order, newest)
         return False
 
-    until(there, 90, f"the driver to come to {order}")
+    until(there, PATIENCE_SECONDS, f"the driver to come to {order}")
 
 
 def _finish(stack: FaultStack, driver: Driver, outcome: Round, story: Story, before: Before, rollout: Rollout) -> None:
     """Wait until the rollout and its driver have ended and all agrees, and look at what is left."""
     try:
-        ended = until(lambda: (found := stack.slipway.store.rollout(rollout.id)).ended and found, 200, "the end")
+        ended = until(
+            lambda: (found := stack.slipway.store.rollout(rollout.id)).ended and found, PATIENCE_SECONDS, "the end"
+        )
         outcome.ended = str(ended.phase)
         if ended.phase is Phase.ROLLED_BACK:
             outcome.failure = ended.failure or "no reason kept"

@@ -8,8 +8,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from contracts.world import World
-from faults.judging import LONGEST_OUTAGE_SECONDS, Before, Killed, Round, Story, broken, judge_clients, strays
+from faults.judging import (
+    LONGEST_OUTAGE_SECONDS,
+    UNNOTICED_SECONDS,
+    Before,
+    Killed,
+    Round,
+    Story,
+    broken,
+    judge_clients,
+    strays,
+)
 from loop.open_load import Reply
+from slipway.adapters.envoy_replies import BROKEN_OFF
 from slipway.adapters.postgres_ledger import append
 from slipway.core.rollout_record import Phase
 from slipway.core.routes import SlotName
@@ -24,6 +35,11 @@ def reply(at: float, status: int = 200, version: str = "1", seconds: float = 0.0
     """Sent `at` seconds after the round's beginning; version 1 lives in blue and 2 in green."""
     slot = {"1": "blue", "2": "green"}.get(version, "blue") if status == 200 else ""
     return Reply(ZERO + at, ZERO + at + seconds, status, version if status == 200 else "", slot)
+
+
+def broken_off(at: float, seconds: float = 0.01) -> Reply:
+    """A request that the gateway had given to a slot that ended."""
+    return replace(reply(at, 503, seconds=seconds), error=BROKEN_OFF)
 
 
 def steady(start: float, end: float, version: str = "1") -> list[Reply]:
@@ -71,9 +87,7 @@ def test_a_dead_load_is_a_problem() -> None:
         ("envoy", True, 9.5, 0),  # before the kill
         ("envoy", True, 12.5, 0),  # after it answered again
         ("postgres", False, 10.5, 0),
-        ("slot-iris-blue", True, 10.2, 1),
-        ("slot-iris-blue", True, 10.5, 0),  # sent after its death: to be repeated until it is back
-        ("slot-iris-green", False, 10.2, 0),  # without traffic: the other one had to answer
+        ("slot-iris-blue", True, 10.2, 0),  # it never had the request: to be repeated until it is back
     ],
 )
 def test_a_failure_is_excused_only_while_nobody_could_answer(
@@ -84,21 +98,40 @@ def test_a_failure_is_excused_only_while_nobody_could_answer(
     assert (found.excused, len(found.problems)) == (excused, 1 - excused), found.problems
 
 
-def test_a_request_in_flight_at_the_kill_is_excused() -> None:
-    found = judged([*steady(0, 20), reply(9.9, 503, seconds=0.3)], BEFORE, killed("slot-iris-blue"))
-    assert (found.excused, found.problems) == (1, [])
+@pytest.mark.parametrize(
+    ("carried", "failed_at", "seconds", "excused"),
+    [
+        (True, 9.9, 0.3, 1),  # in flight at the kill
+        (True, 9.9, 0.01, 0),  # before the kill
+        (True, 10.4, 0.4, 1),  # the gateway stood still, and gave it to a process that was no more
+        (True, 10.4, UNNOTICED_SECONDS, 0),  # by then it was another process that broke off
+        (False, 10.1, 0.01, 0),  # without traffic: the other one had to answer
+    ],
+)
+def test_of_a_killed_slot_only_what_the_gateway_had_given_to_it_is_excused(
+    carried: bool, failed_at: float, seconds: float, excused: int
+) -> None:
+    part = "slot-iris-blue" if carried else "slot-iris-green"
+    found = judged([*steady(0, 20), broken_off(failed_at, seconds)], BEFORE, killed(part, carried=carried))
+    assert (found.excused, len(found.problems)) == (excused, 1 - excused), found.problems
+
+
+def test_a_gateway_that_stood_still_does_not_excuse_other_failures() -> None:
+    replies = [*steady(0, 20), broken_off(10.4, 0.4), reply(10.3, 503, seconds=0.4)]
+    found = judged(replies, BEFORE, killed("slot-iris-blue"))
+    assert (found.excused, len(found.problems)) == (1, 1), found.problems
 
 
 def test_a_dead_slot_excuses_no_more_failures_than_its_share_of_the_traffic() -> None:
     for failures, problems in ((6, 0), (40, 1)):
-        lost = [reply(10.1 + number / 1000, 503) for number in range(failures)]
-        others = [reply(10.2 + number / 1000) for number in range(40 - failures)]
+        lost = [broken_off(10.1 + number / 1000) for number in range(failures)]
+        others = [reply(10.05 + number / 1000) for number in range(40 - failures)]
         found = judged([*steady(0, 20), *lost, *others], BOTH, killed("slot-iris-green"))
         assert (found.excused, len(found.problems)) == (failures, problems), found.problems
 
 
 def test_a_slot_that_was_killed_between_a_shift_and_its_decision_counts_as_having_had_the_traffic() -> None:
-    replies = [*steady(0, 20), reply(10.2, 503)]
+    replies = [*steady(0, 20), broken_off(10.2)]
     for decided_at, excused in ((9.9, 1), (10.2, 0)):
         rows = [*BEFORE, row(decided_at, "traffic", "2", "green", {"blue": 75, "green": 25})]
         found = judged(replies, rows, killed("slot-iris-green", carried=False))

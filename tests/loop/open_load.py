@@ -26,7 +26,10 @@ _LONGEST_BACKLOG_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Reply:
-    """One request: when it was sent and answered (Unix time), and by whom; status 0 is a broken connection."""
+    """One request: when it was sent and answered (Unix time), and by whom.
+
+    Status 0 is a broken connection; `error` says what broke, or what an answer other than 200 gave as its reason.
+    """
 
     sent: float
     done: float
@@ -131,7 +134,7 @@ class _Stream:
                 if connection is None or connection[0].at_eof():  # the gateway closes what lies idle for minutes
                     connection = await asyncio.open_connection("127.0.0.1", self._port)
                 connection[1].write(self._requests[row])
-                status, headers = await _answer(connection[0])
+                status, headers, body = await _answer(connection[0])
         except (OSError, EOFError, ValueError, TimeoutError) as error:
             reply = Reply(sent, time.time(), 0, error=f"{type(error).__name__}: {error}", row=row)
             if connection is not None:
@@ -139,16 +142,24 @@ class _Stream:
             connection = None
         else:
             who = (headers.get(f"x-{name}", "") for name in ("model-version", "slot", "request-id"))
-            reply = Reply(sent, time.time(), status, *who, row=row)
+            reply = Reply(sent, time.time(), status, *who, error="" if status == 200 else _detail(body), row=row)
         self._out.write(json.dumps(astuple(reply)) + "\n")
         self._idle.put_nowait(connection)
 
 
-async def _answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-    await reader.readexactly(int(headers["content-length"]))
-    return int(head[0].split()[1]), headers
+    body = await reader.readexactly(int(headers["content-length"]))
+    return int(head[0].split()[1]), headers, body
+
+
+def _detail(body: bytes) -> str:
+    """What a problem says, or whatever else stands there."""
+    try:
+        return str(json.loads(body)["detail"])
+    except (ValueError, LookupError, TypeError):
+        return body[:200].decode(errors="replace")
 
 
 def _main() -> None:

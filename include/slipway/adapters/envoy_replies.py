@@ -7,9 +7,11 @@ from typing import Any
 from slipway.adapters.envoy_shapes import header
 from slipway.core.edge import Edge, RateLimit
 
-__all__ = ["KIND_PREFIXES", "local_replies", "oversized"]
+__all__ = ["BROKEN_OFF", "KIND_PREFIXES", "local_replies", "oversized"]
 
 _DRAIN_FACTOR = 8  # a refused body is read to its end up to this many times the limit; beyond it is cut off
+# Such a request may have been worked on and logged; every other 503 of a slot was taken by nobody.
+BROKEN_OFF = "the model's server ended while it had the request; try again in a few seconds"
 KIND_PREFIXES = {
     "predict": "/predict/",
     "invocations": "/invocations/",
@@ -90,7 +92,8 @@ def local_replies(max_body_bytes: int, edge: Edge) -> dict[str, Any]:
             _mapper(_status_is(429), "Too many requests", "more requests are waiting than the gateway holds"),
             _mapper(_flags("UT", "SI", "UMSDR"), "Gateway timeout", "no answer within the time limit", 504),
             _mapper(_status_is(504), "Gateway timeout", "no answer within the time limit"),
-            _mapper(_flags("UF", "UH", "UC", "UR", "LR", "URX", "NC", "UPE"), "Service unavailable", unanswered, 503),
+            _mapper(_flags("UC", "UR"), "Service unavailable", BROKEN_OFF, 503),
+            _mapper(_flags("UF", "UH", "LR", "URX", "NC", "UPE"), "Service unavailable", unanswered, 503),
             _mapper(_status_is(404), "Not found", "%LOCAL_REPLY_BODY%"),
             _mapper(_status_is(503), "Service unavailable", "%LOCAL_REPLY_BODY%"),
             _mapper(_status_is(408), "Request timeout", "the request was not sent to its end in time"),
