@@ -26,7 +26,11 @@ LONGEST_OUTAGE_SECONDS = 5.0
 # So long after its last process was gone a slot may still be taken for alive by a gateway that gets no processor to see
 # its connections closed. The slot's next process takes longer to start.
 UNNOTICED_SECONDS = 2.0
+# Between writing a shift and the gateway's new weights. This and the longest outage hold for a machine that has its
+# processors: they grow with the share of them that its host withheld during the round.
 TOLERANCE_SECONDS = 1.0
+# Beyond this the stretch of those bounds grows no more.
+MOST_WITHHELD_SHARE = 0.75
 # With 50 requests a second, a machine that answers nothing for so long stands still.
 STANDSTILL_SECONDS = 0.25
 # So long after a kill another process may still have to carry out a shift that the ledger has already.
@@ -96,6 +100,11 @@ class Round:
     overtaken: str = ""
     withheld_share: float = 0.0
 
+    @property
+    def stretch(self) -> float:
+        """By how much a second of work took longer, because the host ran others; at least 1."""
+        return 1 / (1 - min(self.withheld_share, MOST_WITHHELD_SHARE))
+
 
 def too_few(replies: Sequence[Reply], rate: float, seconds: float) -> list[str]:
     """A load that stood still proves nothing."""
@@ -106,12 +115,15 @@ def too_few(replies: Sequence[Reply], rate: float, seconds: float) -> list[str]:
 def judge_clients(
     outcome: Round, story: Story, replies: Sequence[Reply], rows: Sequence[LedgerEntry], rate: float
 ) -> None:
-    """Add to the outcome what the clients of this round saw, given all replies and the ledger, oldest row first."""
+    """Add to the outcome what the clients of this round saw, given all replies and the ledger, oldest row first.
+
+    The outcome must say already which share of the processors was withheld.
+    """
     replies = [reply for reply in replies if story.began <= reply.sent < story.over]
     outcome.requests = len(replies)
     outcome.problems += too_few(replies, rate, story.over - story.began)
     failed = [reply for reply in replies if reply.status != 200]
-    dead = outage(story.killed, replies, rows)
+    dead = outage(story.killed, replies, rows, outcome.stretch)
     excused = [reply for reply in failed if dead and dead.excuses(reply)]
     outcome.excused = len(excused)
     if dead and excused:
@@ -125,7 +137,7 @@ def judge_clients(
         when = f"sent {first:.2f} to {last:.2f} s after the {'kill' if story.killed else 'beginning'}"
         ended = f", the outage ended after {dead.end - dead.start:.2f} s" if dead else ""
         outcome.problems.append(f"{len(unexcused)} requests failed, {when}{ended}: {'; '.join(seen)[:300]}")
-    outcome.problems += strays(replies, rows, story.shaken)
+    outcome.problems += strays(replies, rows, story.shaken, outcome.stretch)
     late = [reply for reply in replies if reply.status == 200 and reply.sent >= story.settled]
     if others := {reply.version for reply in late} - {story.live}:
         outcome.problems.append(f"version {story.live} is live, and {sorted(others)} answered after all had settled")
@@ -160,7 +172,9 @@ class Outage:
         return reply.done >= self.start and reply.sent <= self.end
 
 
-def outage(killed: Killed | None, replies: Sequence[Reply], rows: Sequence[LedgerEntry]) -> Outage | None:
+def outage(
+    killed: Killed | None, replies: Sequence[Reply], rows: Sequence[LedgerEntry], stretch: float = 1.0
+) -> Outage | None:
     """When nobody could answer what the killed part had to answer; None when no failure is excused.
 
     A slot had what the gateway says it had: what reaches the gateway later is repeated by it until the slot is back, or
@@ -170,7 +184,8 @@ def outage(killed: Killed | None, replies: Sequence[Reply], rows: Sequence[Ledge
         return None
     if killed.slot is None:
         answered = (reply.done for reply in replies if reply.status == 200 and reply.sent >= killed.gone)
-        return Outage(killed.at, min(killed.gone + LONGEST_OUTAGE_SECONDS, min(answered, default=math.inf)), 1.0)
+        longest = killed.gone + LONGEST_OUTAGE_SECONDS * stretch
+        return Outage(killed.at, min(longest, min(answered, default=math.inf)), 1.0)
     # A shift's row is written before the act: the slot may have been killed between the two.
     by_time = _traffic_by_time(rows, killed.at, killed.gone)
     if not killed.carried and killed.slot not in by_time[0][1]:
@@ -182,20 +197,24 @@ def outage(killed: Killed | None, replies: Sequence[Reply], rows: Sequence[Ledge
 
 
 def strays(
-    replies: Sequence[Reply], rows: Sequence[LedgerEntry], shaken: tuple[float, float] | None = None
+    replies: Sequence[Reply],
+    rows: Sequence[LedgerEntry],
+    shaken: tuple[float, float] | None = None,
+    stretch: float = 1.0,
 ) -> list[str]:
     """Answers of a version that had no traffic by the ledger while the request was under way.
 
-    A shift is written before it is applied, hence a second of tolerance, of a clock that stands while nobody answers
-    anything. While things were being shaken the one who applies it may not be the one who wrote it: then what had
-    traffic when the shaking began may answer as well.
+    A shift is written before it is applied, hence a second of tolerance (times the stretch), of a clock that stands
+    while nobody answers anything. While things were being shaken the one who applies it may not be the one who wrote
+    it: then what had traffic when the shaking began may answer as well.
     """
+    tolerance = TOLERANCE_SECONDS * stretch
     good = [reply for reply in replies if reply.status == 200]
     if not good:
         return []
     first, last = min(reply.sent for reply in good), max(reply.done for reply in good)
     start = min(first, shaken[0]) if shaken else first
-    by_time = _traffic_by_time(rows, start - TOLERANCE_SECONDS, last + TOLERANCE_SECONDS)
+    by_time = _traffic_by_time(rows, start - tolerance, last + tolerance)
     clock = _clock_without_standstills(replies)
     timeline = [(clock(at), {str(one["version"]) for one in slots.values()}) for at, slots in by_time]
     wrong: dict[str, list[str]] = {}
@@ -205,7 +224,7 @@ def strays(
             since = shaken[0]
         allowed = set[str]()
         for (at, versions), (following, _) in pairwise([*timeline, (math.inf, set[str]())]):
-            if at <= clock(reply.done) + TOLERANCE_SECONDS and following > clock(since) - TOLERANCE_SECONDS:
+            if at <= clock(reply.done) + tolerance and following > clock(since) - tolerance:
                 allowed |= versions
         if reply.version not in allowed:
             wrong.setdefault(reply.version, []).append(f"{reply.sent - first:.2f}")

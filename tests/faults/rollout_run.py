@@ -237,9 +237,9 @@ def _round(stack: FaultStack, cell: str, number: int) -> Round:
         outcome, story = play(stack, cell, number)
     parts = stack.slipway.releases.parts
     rows = parts.ledger.until("iris", parts.clock.now())
-    judge_clients(outcome, story, load.replies, rows, RATE)
     outcome.seconds = round(story.over - story.began, 1)
     outcome.withheld_share = round(ProcessorTime.now().withheld_share_since(then), 2)
+    judge_clients(outcome, story, load.replies, rows, RATE)
     if outcome.problems:
         folder = keep_record(FAILED, outcome, story, load.replies, rows, parts.store.latest("iris"), logs, sizes)
         stack.say(f"the record of this round is in {folder}")

@@ -57,9 +57,15 @@ BOTH = [*BEFORE, row(-5, "traffic", "2", "green", {"blue": 75, "green": 25})]
 
 
 def judged(
-    replies: list[Reply], rows: list[LedgerEntry], killed: Killed | None = None, *, over: float = 20.0, live: str = "1"
+    replies: list[Reply],
+    rows: list[LedgerEntry],
+    killed: Killed | None = None,
+    *,
+    over: float = 20.0,
+    live: str = "1",
+    withheld: float = 0.0,
 ) -> Round:
-    outcome = Round("a cell")
+    outcome = Round("a cell", withheld_share=withheld)
     shaken = (ZERO + 9, ZERO + 15) if killed else None
     story = Story(ZERO, killed, shaken, settled=ZERO + over - 1, over=ZERO + over, live=live)
     judge_clients(outcome, story, replies, rows, RATE)
@@ -238,3 +244,19 @@ class TestBroken:
         unfinished = world.until(Phase.VERIFYING)
         problems = broken(world.releases, before, replace(unfinished, phase=Phase.ABORTED))
         assert problems == ["the ledger's rows of the rollout are ['started']"]
+
+
+@pytest.mark.parametrize(
+    ("withheld", "last", "problems"), [(0.0, 0.8, 0), (0.0, 1.2, 1), (0.5, 1.8, 0), (0.5, 2.2, 1), (0.99, 4.4, 1)]
+)
+def test_a_shift_may_take_longer_when_the_host_withheld_processors(withheld: float, last: float, problems: int) -> None:
+    rows = [*BEFORE, row(5, "traffic", "2", "green", {"green": 100}), row(6, "live", "2", "green")]
+    replies = [*steady(0, 5 + last), *steady(5 + last, 20, version="2")]
+    assert len(judged(replies, rows, live="2", withheld=withheld).problems) == problems
+
+
+@pytest.mark.parametrize(("withheld", "excused"), [(0.0, 0), (0.5, 1)])
+def test_so_may_the_gateway_s_return(withheld: float, excused: int) -> None:
+    late = 10 + LONGEST_OUTAGE_SECONDS * 1.5
+    replies = [*steady(0, 10), reply(late, 503), *steady(late + 1, 40)]
+    assert judged(replies, BEFORE, killed("envoy"), over=40, withheld=withheld).excused == excused
