@@ -23,9 +23,11 @@ from loop.conftest import Stack, wait_until
 from loop.host import ProcessorTime
 from loop.open_load import OpenLoad
 from slipway.adapters.bentoml import digest_of
+from slipway.core.rollout_record import Rollout
 from slipway.core.routes import other_slot
 from slipway.jobs.package import package
 from slipway.spec import ChecksPolicy, RolloutPolicy, canary
+from slipway.stack.processes import ancestors
 from slipway.stack.supervisor import Supervisor
 from slipway.wiring import Wiring
 
@@ -239,28 +241,37 @@ def test_a_killed_release_task_ends_with_one_consistent_version(stack: Stack) ->
     stack.cli("rollback", "iris", "--to", "1", check=live == "2")
 
 
+# Long enough to be met while it shifts.
+CANARY = RolloutPolicy(
+    steps=canary(10, 50, bake_seconds=15),
+    bake_seconds=5,
+    replay_requests=0,
+    min_requests=20,
+    max_error_rate=0.05,  # by default 900 answers without an error are asked for, three minutes of this load
+    deadline_seconds=240,
+    # Two versions beside a whole Airflow on few cores: latency is compared with room.
+    checks=ChecksPolicy(latency_p50_ratio=4.0, latency_p99_ratio=8.0, latency_floor_ms=250.0, min_rows=50),
+)
+
+
+def begin_canary(slipway: Wiring) -> Rollout:
+    """Begin a release of version 2 and let Airflow's task drive it; returns while it shifts."""
+    built = package("iris", "2", packager=slipway.packager, registry=slipway.mlflow)
+    rollout = slipway.releases.begin(built, CANARY, actor="test", reason="a canary")
+    slipway.airflow.trigger("iris_release", {"version": "2", "reason": "drives the canary"})
+    wait_until(lambda: slipway.store.rollout(rollout.id).phase == "shifting", 120, "the canary")
+    return rollout
+
+
 AIRFLOW = ("airflow-scheduler", "airflow-api-server", "airflow-dag-processor", "airflow-triggerer")
 
 
 def test_airflow_killed_in_mid_canary_leaves_the_keeper_to_finish(stack: Stack) -> None:
     """Airflow drives a canary, dies and stays down; the keeper promotes within the policy's deadline."""
     slipway, supervisor = Wiring(stack.settings()), Supervisor(stack.settings())
-    built = package("iris", "2", packager=slipway.packager, registry=slipway.mlflow)
-    policy = RolloutPolicy(
-        steps=canary(10, 50, bake_seconds=15),
-        bake_seconds=5,
-        replay_requests=0,
-        min_requests=20,
-        max_error_rate=0.05,  # by default 900 answers without an error are asked for, three minutes of this load
-        deadline_seconds=240,
-        # Two versions beside a whole Airflow on few cores: latency is compared with room.
-        checks=ChecksPolicy(latency_p50_ratio=4.0, latency_p99_ratio=8.0, latency_floor_ms=250.0, min_rows=50),
-    )
     with OpenLoad(stack.settings().gateway_port, "iris", ROW, rate=50) as load:
-        rollout = slipway.releases.begin(built, policy, actor="test", reason="a canary")
         began = time.monotonic()
-        slipway.airflow.trigger("iris_release", {"version": "2", "reason": "drives the canary"})
-        wait_until(lambda: slipway.store.rollout(rollout.id).phase == "shifting", 120, "the canary")
+        rollout = begin_canary(slipway)
         wait_until(lambda: task_processes(stack), 30, "Airflow's task to drive it")
         try:
             killed = {process.pid for process in stack.processes() if "airflow" in process.command}
@@ -271,7 +282,7 @@ def test_airflow_killed_in_mid_canary_leaves_the_keeper_to_finish(stack: Stack) 
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             assert slipway.store.rollout(rollout.id).phase == "shifting"
-            left = policy.deadline_seconds - (time.monotonic() - began)
+            left = CANARY.deadline_seconds - (time.monotonic() - began)
             ended = wait_until(
                 lambda: (found := slipway.store.rollout(rollout.id)).ended and found, left, "the keeper to finish"
             )
@@ -280,6 +291,29 @@ def test_airflow_killed_in_mid_canary_leaves_the_keeper_to_finish(stack: Stack) 
         finally:
             for part in AIRFLOW:
                 supervisor.start(part)
+    assert load.failures() == []
+    events = [row["event"] for row in stack.ledger("--model", "iris") if row["rollout_id"] == rollout.id]
+    assert events.count("live") == 1
+    stack.cli("rollback", "iris", "--to", "1")
+    wait_until(lambda: stack.cli("status", check=False).returncode == 0, 90, "Airflow to be back")
+
+
+def test_a_killed_scheduler_leaves_no_task_behind(stack: Stack) -> None:
+    """Its tasks lead groups of their own; one that went on would work beside the one that Airflow starts again."""
+    slipway = Wiring(stack.settings())
+    with OpenLoad(stack.settings().gateway_port, "iris", ROW, rate=50) as load:
+        rollout = begin_canary(slipway)
+        scheduler = pid_of(stack, "airflow-scheduler")
+        tasks = [process for process in stack.processes() if process.pid in task_processes(stack)]
+        assert tasks
+        assert all(scheduler in ancestors(process.pid) for process in tasks)
+        os.kill(scheduler, signal.SIGKILL)
+        wait_until(lambda: not any(process.exists() for process in tasks), 10, "its tasks to be ended")
+        assert slipway.store.rollout(rollout.id).phase == "shifting"
+        ended = wait_until(
+            lambda: (found := slipway.store.rollout(rollout.id)).ended and found, CANARY.deadline_seconds, "the end"
+        )
+        assert (ended.phase, ended.failure) == ("live", None)
     assert load.failures() == []
     events = [row["event"] for row in stack.ledger("--model", "iris") if row["rollout_id"] == rollout.id]
     assert events.count("live") == 1

@@ -14,10 +14,12 @@ import pytest
 from slipway.settings import Settings
 from slipway.stack.processes import (
     STACK_VARIABLE,
+    Process,
     ancestors,
     end_processes,
     find_stack_processes,
     listener,
+    orphans,
     port_is_free,
     read_process,
     wait_until,
@@ -27,6 +29,7 @@ from slipway.stack.stop import recorded_session, stop_stack
 from slipway.stack.supervisor import pid_file
 
 Spawn = Callable[..., subprocess.Popen[bytes]]
+Family = tuple[subprocess.Popen[bytes], list[Process]]
 
 
 @pytest.fixture
@@ -142,6 +145,48 @@ def test_the_reaper_ends_the_group_of_a_program_that_was_killed(spawn: Spawn) ->
     listen(BytesIO(_event(leader.pid)), answers)
     assert wait_until(lambda: not child.exists(), 5)
     assert answers.getvalue() == b"READY\nRESULT 2\nOKREADY\n"
+
+
+def _starts(code: str, *, leads: bool = True) -> str:
+    """Code that leads a process group of its own, says who it is, starts more code, and stays."""
+    group = "os.setpgid(0, 0); " if leads else ""
+    child = f"subprocess.run([sys.executable, '-u', '-S', '-c', {code!r}]); " if code else ""
+    return f"import os, subprocess, sys, time; {group}print(os.getpid(), flush=True); {child}time.sleep(600)"
+
+
+@pytest.fixture
+def family(spawn: Spawn) -> Iterator[Family]:
+    """A supervisor; a worker, its task, which leads a group as Airflow's do, and a program that the task started."""
+    worker = _starts(_starts(_starts("", leads=False)))
+    supervisor = spawn(_starts(worker, leads=False), start_new_session=True)
+    assert supervisor.stdout is not None
+    found = [read_process(int(supervisor.stdout.readline())) for _ in range(4)]
+    assert all(found)
+    programs = [process for process in found[1:] if process]
+    yield supervisor, programs
+    end_processes(programs, grace_seconds=1)
+
+
+def test_the_reaper_ends_tasks_that_lead_groups_of_their_own(family: Family, spawn: Spawn) -> None:
+    supervisor, (worker, task, program) = family
+    other = spawn()
+    assert orphans(supervisor.pid) == []
+    os.kill(worker.pid, signal.SIGKILL)
+    assert wait_until(lambda: {one.pid for one in orphans(supervisor.pid)} == {task.pid, program.pid}, 5)
+    listen(BytesIO(_event(worker.pid)), BytesIO(), supervisor.pid)
+    assert not task.exists()
+    assert not program.exists()
+    assert supervisor.poll() is None
+    assert other.poll() is None
+
+
+def test_without_its_supervisor_nothing_is_an_orphan(family: Family) -> None:
+    supervisor, programs = family
+    supervisor.kill()
+    supervisor.wait()
+    assert orphans(supervisor.pid) == []
+    listen(BytesIO(_event(2**22 - 7)), BytesIO(), supervisor.pid)
+    assert all(one.exists() for one in programs)
 
 
 def test_the_reaper_survives_a_group_that_is_gone() -> None:

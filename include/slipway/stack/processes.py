@@ -23,6 +23,7 @@ __all__ = [
     "end_processes",
     "find_stack_processes",
     "listener",
+    "orphans",
     "port_is_free",
     "read_process",
     "wait_until",
@@ -111,6 +112,19 @@ def find_stack_processes(home: Path, session: int | None = None) -> list[Process
             or (session is not None and process.session == session and _works_below(process.pid, home))
         )
     ]
+
+
+def orphans(supervisor: int) -> list[Process]:
+    """What a supervisor's programs left behind: the processes of its session that do not descend from it.
+
+    Args:
+        supervisor: the process id of a supervisor that leads its session. Of one that has ended, or that shares the
+            session of whoever started it, nothing is known: then there are none.
+    """
+    found = [process for process in _all() if process.session == supervisor]
+    left = [process for process in found if supervisor not in ancestors(process.pid) and process.exists()]
+    # Asked last: while it ended, everything of its session began to look like an orphan.
+    return left if read_process(supervisor) is not None else []
 
 
 def _living(processes: Iterable[Process]) -> list[Process]:

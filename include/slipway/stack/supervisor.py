@@ -115,7 +115,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
 [eventlistener:reaper]
 command = {_literal(shlex.join([sys.executable, "-m", "slipway.stack.reaper"]))}
-events = PROCESS_STATE_EXITED
+events = PROCESS_STATE_EXITED,PROCESS_STATE_STOPPED
 buffer_size = 1000
 priority = 1
 startretries = 1000
