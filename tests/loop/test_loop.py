@@ -254,13 +254,21 @@ CANARY = RolloutPolicy(
 )
 
 
-def begin_canary(slipway: Wiring) -> Rollout:
-    """Begin a release of version 2 and let Airflow's task drive it; returns while it shifts."""
+def begin_canary(slipway: Wiring) -> tuple[Rollout, str]:
+    """Begin a release of version 2 and let a run of Airflow's drive it; the rollout and the run, while it shifts."""
     built = package("iris", "2", packager=slipway.packager, registry=slipway.mlflow)
     rollout = slipway.releases.begin(built, CANARY, actor="test", reason="a canary")
-    slipway.airflow.trigger("iris_release", {"version": "2", "reason": "drives the canary"})
+    run = slipway.airflow.trigger("iris_release", {"version": "2", "reason": "drives the canary"})
     wait_until(lambda: slipway.store.rollout(rollout.id).phase == "shifting", 120, "the canary")
-    return rollout
+    return rollout, run
+
+
+def roll_back_for_good(stack: Stack, slipway: Wiring, run: str) -> None:
+    """Bring version 1 back; the run, whose killed task Airflow tries again, must not release version 2 once more."""
+    stack.cli("rollback", "iris", "--to", "1")
+    wait_until(lambda: stack.cli("status", check=False).returncode == 0, 90, "Airflow to be back")
+    wait_until(lambda: slipway.airflow.run_state("iris_release", run) == "success", 120, "the workflow to end")
+    assert live_version(stack) == "1"
 
 
 AIRFLOW = ("airflow-scheduler", "airflow-api-server", "airflow-dag-processor", "airflow-triggerer")
@@ -271,7 +279,7 @@ def test_airflow_killed_in_mid_canary_leaves_the_keeper_to_finish(stack: Stack) 
     slipway, supervisor = Wiring(stack.settings()), Supervisor(stack.settings())
     with OpenLoad(stack.settings().gateway_port, "iris", ROW, rate=50) as load:
         began = time.monotonic()
-        rollout = begin_canary(slipway)
+        rollout, run = begin_canary(slipway)
         wait_until(lambda: task_processes(stack), 30, "Airflow's task to drive it")
         try:
             killed = {process.pid for process in stack.processes() if "airflow" in process.command}
@@ -294,15 +302,14 @@ def test_airflow_killed_in_mid_canary_leaves_the_keeper_to_finish(stack: Stack) 
     assert load.failures() == []
     events = [row["event"] for row in stack.ledger("--model", "iris") if row["rollout_id"] == rollout.id]
     assert events.count("live") == 1
-    stack.cli("rollback", "iris", "--to", "1")
-    wait_until(lambda: stack.cli("status", check=False).returncode == 0, 90, "Airflow to be back")
+    roll_back_for_good(stack, slipway, run)
 
 
 def test_a_killed_scheduler_leaves_no_task_behind(stack: Stack) -> None:
     """Its tasks lead groups of their own; one that went on would work beside the one that Airflow starts again."""
     slipway = Wiring(stack.settings())
     with OpenLoad(stack.settings().gateway_port, "iris", ROW, rate=50) as load:
-        rollout = begin_canary(slipway)
+        rollout, run = begin_canary(slipway)
         scheduler = pid_of(stack, "airflow-scheduler")
         tasks = [process for process in stack.processes() if process.pid in task_processes(stack)]
         assert tasks
@@ -317,8 +324,7 @@ def test_a_killed_scheduler_leaves_no_task_behind(stack: Stack) -> None:
     assert load.failures() == []
     events = [row["event"] for row in stack.ledger("--model", "iris") if row["rollout_id"] == rollout.id]
     assert events.count("live") == 1
-    stack.cli("rollback", "iris", "--to", "1")
-    wait_until(lambda: stack.cli("status", check=False).returncode == 0, 90, "Airflow to be back")
+    roll_back_for_good(stack, slipway, run)
 
 
 def cold(stack: Stack, slipway: Wiring) -> None:
