@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -90,6 +91,7 @@ class Trial:
 
     Attributes:
         exposed_share: of the requests during the rollout, those that the challenger answered.
+        reasons: how many of the failed requests had which status and detail.
         problem: empty when it ended as it must.
     """
 
@@ -99,6 +101,7 @@ class Trial:
     seconds: float
     requests: int
     failed_requests: int
+    reasons: dict[str, int]
     exposed_share: float
     problem: str
 
@@ -129,8 +132,9 @@ def judge(kind: str, rollout: Rollout, replies: list[Reply]) -> Trial:
     if wrong:
         problem = f"answered by versions {sorted(wrong)}"
     seconds = (rollout.finished_at - rollout.started_at).total_seconds() if rollout.finished_at else 0.0
-    failed = len(replies) - len(answered)
-    return Trial(kind, rollout.phase.value, failure, seconds, len(replies), failed, round(exposed, 4), problem)
+    reasons = Counter(f"{reply.status} {reply.error}" for reply in replies if reply.status != 200)
+    failed, share = len(replies) - len(answered), round(exposed, 4)
+    return Trial(kind, rollout.phase.value, failure, seconds, len(replies), failed, dict(reasons), share, problem)
 
 
 def _most_exposed(requests: int) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -19,7 +22,7 @@ from faults.results import load_results
 from faults.rollout_run import POINTS, QUICK, UPKEEP, cells, run, verdict
 from faults.swaps import _result, wrong
 from faults.whole_stack import FaultStack
-from loop.open_load import OpenLoad, Reply
+from loop.open_load import _LONGEST_IDLE_SECONDS, OpenLoad, Reply, _Connection
 
 HOOK = Path(__file__).parent / "hook.py"
 
@@ -210,3 +213,15 @@ def test_the_load_counts_answers_and_broken_connections() -> None:
     assert {200, 503} <= statuses <= {0, 200, 503}
     assert {reply.slot for reply in load.replies if reply.status == 200} == {"blue"}
     assert backend.requests[0][:2] == ("POST", "/predict/iris")
+
+
+def test_the_load_does_not_use_a_connection_that_the_gateway_may_be_closing() -> None:
+    async def stale(idle_seconds: float, closed: bool) -> bool:
+        reader = asyncio.StreamReader()
+        if closed:
+            reader.feed_eof()
+        return _Connection(reader, Mock(spec=asyncio.StreamWriter), time.monotonic() - idle_seconds).stale()
+
+    assert not asyncio.run(stale(0.0, closed=False))
+    assert asyncio.run(stale(0.0, closed=True))
+    assert asyncio.run(stale(_LONGEST_IDLE_SECONDS + 1, closed=False))

@@ -20,6 +20,9 @@ from typing import Any, TextIO
 _CONNECTIONS = 32
 _TIMEOUT_SECONDS = 35.0  # longer than the gateway's, whose 504 is the answer to a request that hangs
 _FLUSH_SECONDS = 0.02
+# A connection that lay idle longer is not used again: the gateway closes it after minutes, and a request that is sent
+# in the same moment is lost, which nobody could tell from a failure of the release.
+_LONGEST_IDLE_SECONDS = 60.0
 # What waits longer for its turn is not sent any more: after a minute on an overloaded machine it would never catch up.
 _LONGEST_BACKLOG_SECONDS = 20.0
 
@@ -92,6 +95,16 @@ class OpenLoad:
         return {reply.request_id for reply in self.replies if reply.status == 200}
 
 
+@dataclass
+class _Connection:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    used: float = 0.0
+
+    def stale(self) -> bool:
+        return self.reader.at_eof() or time.monotonic() - self.used > _LONGEST_IDLE_SECONDS
+
+
 class _Stream:
     """The other side: sends, and writes each reply as one line."""
 
@@ -100,7 +113,7 @@ class _Stream:
         head = f"POST /predict/{model} HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
         self._requests = [f"{head}content-length: {len(body)}\r\n\r\n".encode() + body for body in bodies]
         self._port, self._rate, self._out = port, rate, out
-        self._idle: asyncio.LifoQueue[Any] = asyncio.LifoQueue()
+        self._idle: asyncio.LifoQueue[_Connection | None] = asyncio.LifoQueue()
 
     async def run(self, stop: threading.Event) -> None:
         for _ in range(_CONNECTIONS):
@@ -131,14 +144,18 @@ class _Stream:
         connection = await self._idle.get()
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
-                if connection is None or connection[0].at_eof():  # the gateway closes what lies idle for minutes
-                    connection = await asyncio.open_connection("127.0.0.1", self._port)
-                connection[1].write(self._requests[row])
-                status, headers, body = await _answer(connection[0])
+                if connection is not None and connection.stale():
+                    connection.writer.close()
+                    connection = None
+                if connection is None:
+                    connection = _Connection(*await asyncio.open_connection("127.0.0.1", self._port))
+                connection.writer.write(self._requests[row])
+                status, headers, body = await _answer(connection.reader)
+                connection.used = time.monotonic()
         except (OSError, EOFError, ValueError, TimeoutError) as error:
             reply = Reply(sent, time.time(), 0, error=f"{type(error).__name__}: {error}", row=row)
             if connection is not None:
-                connection[1].close()
+                connection.writer.close()
             connection = None
         else:
             who = (headers.get(f"x-{name}", "") for name in ("model-version", "slot", "request-id"))
