@@ -90,8 +90,8 @@ class Trial:
     """One release of one challenger.
 
     Attributes:
+        failed_requests: how many had which status and detail.
         exposed_share: of the requests during the rollout, those that the challenger answered.
-        reasons: how many of the failed requests had which status and detail.
         problem: empty when it ended as it must.
     """
 
@@ -100,8 +100,7 @@ class Trial:
     failure: str
     seconds: float
     requests: int
-    failed_requests: int
-    reasons: dict[str, int]
+    failed_requests: dict[str, int]
     exposed_share: float
     problem: str
 
@@ -132,9 +131,13 @@ def judge(kind: str, rollout: Rollout, replies: list[Reply]) -> Trial:
     if wrong:
         problem = f"answered by versions {sorted(wrong)}"
     seconds = (rollout.finished_at - rollout.started_at).total_seconds() if rollout.finished_at else 0.0
-    reasons = Counter(f"{reply.status} {reply.error}" for reply in replies if reply.status != 200)
-    failed, share = len(replies) - len(answered), round(exposed, 4)
-    return Trial(kind, rollout.phase.value, failure, seconds, len(replies), failed, dict(reasons), share, problem)
+    failed, share = why_failed(replies), round(exposed, 4)
+    return Trial(kind, rollout.phase.value, failure, seconds, len(replies), failed, share, problem)
+
+
+def why_failed(replies: list[Reply]) -> dict[str, int]:
+    """How many of the failed requests had which status and detail."""
+    return dict(Counter(f"{reply.status} {reply.error}" for reply in replies if reply.status != 200))
 
 
 def _most_exposed(requests: int) -> float:
